@@ -1,0 +1,219 @@
+// Package appliers is the contract between the loop and the things it acts on:
+// a host's files, a cluster, a service manager. It does no I/O; its children
+// implement it, and applytest holds all of them to it.
+package appliers
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"time"
+
+	"github.com/gitopsd/gitopsd/internal/effect"
+	"github.com/gitopsd/gitopsd/internal/manifest"
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+// Answer is a three-valued yes: a target may not know, and unknown is not no.
+type Answer uint8
+
+// The three answers. The zero value is Unknown.
+const (
+	Unknown Answer = iota
+	No
+	Yes
+)
+
+// Resolved is a desired object as its target understands it.
+type Resolved struct {
+	// Object has defaults filled in and holds only fields that Observe can
+	// return, so that comparing the two is enough. Secrets are Sensitive.
+	Object *manifest.Object
+	// Locator is the physical address of the object on this target. Two objects
+	// with one locator are the same thing in the world.
+	Locator string
+}
+
+// Query asks about one object.
+type Query struct {
+	Key     plan.Key
+	Locator string
+	// Fields are the fields to project the live object onto: the union of what
+	// is desired and what was last applied. Extra fields in the answer are ignored.
+	Fields []manifest.Pointer
+	// Desired is the resolved object, nil when it is no longer desired. It may
+	// guide normalisation (which form of a value means the same).
+	Desired *manifest.Object
+}
+
+// Operation is one write.
+type Operation struct {
+	// Change says what to do: Create, Update, Adopt (record only, for targets
+	// with marks or a ledger) or Delete.
+	Change plan.Change
+	// Application is the owner to mark the object with.
+	Application string
+	// Epoch is the fence: a target that keeps marks refuses an older one.
+	Epoch uint64
+}
+
+// Outcome is how an operation ended.
+type Outcome uint8
+
+// The outcomes. The zero value is Uncertain: an operation that gave no result
+// may have happened, and is read back before anything else is done.
+const (
+	Uncertain Outcome = iota // may or may not have happened: observe before the next try
+	Done                     // durable on the target
+	Pending                  // accepted, completes by itself; observe again after CheckAfter
+	Refused                  // did not happen; Err says why
+)
+
+// String returns the word used in reports.
+func (o Outcome) String() string {
+	return [...]string{"uncertain", "done", "pending", "refused"}[o]
+}
+
+// Result is the answer to one operation.
+type Result struct {
+	Outcome Outcome
+	// Err explains Refused and Uncertain. ClassOf(Err) says what to do about it.
+	Err error
+	// CheckAfter is when to look at a Pending object again. Default 1 s.
+	CheckAfter time.Duration
+	// Backup names what was kept of replaced content, for plan.Entry.Backup.
+	Backup string
+}
+
+// Applier acts on one target. All methods are safe for concurrent use; each
+// returns soon after ctx ends. Ending the process, at any moment, leaves the
+// target in a state that Observe tells truthfully.
+type Applier interface {
+	// Takes reports whether this target handles a kind; Unknown (with the reason
+	// as error) when it cannot tell now. Objects of an unknown kind are held.
+	Takes(gk manifest.GroupKind) (Answer, error)
+	// Resolve validates and normalises a desired object. It is a function of the
+	// object and the applier's configuration alone. Errors name the field.
+	Resolve(obj *manifest.Object) (Resolved, error)
+	// Observe answers queries. A key missing from the map, and every key when err
+	// is not nil, is unknown. Absent is answered only after a successful read.
+	Observe(ctx context.Context, queries []Query) (map[plan.Key]plan.Observed, error)
+	// Apply carries out operations that do not depend on each other and returns
+	// one result for each, in order. It is idempotent; deleting the absent and
+	// creating what is already as desired are Done. Once ctx ends, operations not
+	// begun are Refused with a class of Retry. Work that is shared by the
+	// operations (syncing a directory, reloading a service) is done once, before
+	// Apply returns.
+	Apply(ctx context.Context, ops []Operation) []Result
+}
+
+// Watcher is the ability to notice drift without being asked.
+type Watcher interface {
+	// Watch reports keys whose objects may have changed, until ctx ends. Which
+	// keys to watch is whatever SetWatched was last given. A nil slice of keys
+	// means that something was lost and everything has to be looked at.
+	Watch(ctx context.Context, changed func(keys []plan.Key)) error
+	// SetWatched replaces the set of watched objects of an application.
+	SetWatched(application string, queries []Query)
+}
+
+// HealthChecker is the ability to tell the health of objects.
+type HealthChecker interface {
+	Health(ctx context.Context, queries []Query) (map[plan.Key]Health, error)
+}
+
+// Batcher marks an applier that wants all operations of a round in one Apply,
+// because its target takes only consistent sets.
+type Batcher interface{ Batch() }
+
+// Preflight is the ability to try operations without changing anything.
+type Preflight interface {
+	Preflight(ctx context.Context, ops []Operation) []Result
+}
+
+// Marker is the ability to list what carries our mark, or stands in the ledger:
+// the way back after the store is lost.
+type Marker interface {
+	Marked(ctx context.Context) ([]Mark, error)
+}
+
+// Mark is one object that this or another gitopsd wrote.
+type Mark struct {
+	Key         plan.Key
+	Locator     string
+	Application string
+	Epoch       uint64
+}
+
+// Closer is the ability to release what an applier holds open. It changes nothing on the target.
+type Closer interface{ Close() error }
+
+// Health is the health of one object.
+type Health struct {
+	Status  HealthStatus
+	Message string
+}
+
+// HealthStatus is ordered: the worst of several wins (Worst).
+type HealthStatus string
+
+// The health words, best first.
+const (
+	Healthy       HealthStatus = "Healthy"
+	Suspended     HealthStatus = "Suspended"
+	Progressing   HealthStatus = "Progressing"
+	Missing       HealthStatus = "Missing"
+	Degraded      HealthStatus = "Degraded"
+	HealthUnknown HealthStatus = "Unknown"
+)
+
+var healthOrder = map[HealthStatus]int{Healthy: 0, Suspended: 1, Progressing: 2, Missing: 3, Degraded: 4, HealthUnknown: 5}
+
+// Worst returns the worse of two.
+func Worst(a, b HealthStatus) HealthStatus {
+	if healthOrder[b] > healthOrder[a] {
+		return b
+	}
+	return a
+}
+
+// Ability returns the applier as an optional interface, looking through
+// decorators. It is the one place where abilities are probed.
+func Ability[T any](a Applier) (T, bool) {
+	for {
+		if t, ok := a.(T); ok {
+			return t, true
+		}
+		u, ok := a.(interface{ Unwrap() Applier })
+		if !ok {
+			var zero T
+			return zero, false
+		}
+		a = u.Unwrap()
+	}
+}
+
+// KV is a durable map of an applier's own, apart from everybody else's. Values
+// are at most 64 KiB. It is safe for concurrent use.
+type KV interface {
+	Get(ctx context.Context, key string) (value []byte, found bool, err error)
+	Put(ctx context.Context, key string, value []byte) error // a nil value deletes
+	List(ctx context.Context, prefix string) (map[string][]byte, error)
+}
+
+// Env is what a factory may use.
+type Env struct {
+	// Target is the name of the configured target; it is the Target of all keys.
+	Target string
+	// Config is the target's own section, still undecoded: the factory decodes it
+	// strictly and validates it.
+	Config json.RawMessage
+	KV     KV
+	Log    *slog.Logger
+	Now    func() time.Time
+	Effect effect.Seam
+	Sealer *manifest.Sealer
+}
+
+// Factory makes an applier. It checks the configuration and does not touch the target.
+type Factory func(env Env) (Applier, error)

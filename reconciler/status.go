@@ -1,0 +1,200 @@
+package reconciler
+
+import (
+	"time"
+
+	"github.com/gitopsd/gitopsd/appliers"
+	"github.com/gitopsd/gitopsd/internal/manifest"
+	"github.com/gitopsd/gitopsd/internal/plan"
+	"github.com/gitopsd/gitopsd/policies"
+)
+
+// SyncStatus says how the targets stand to the desired state.
+type SyncStatus string
+
+// The sync words, best first; over several applications the worst wins.
+const (
+	Synced      SyncStatus = "Synced"
+	OutOfSync   SyncStatus = "OutOfSync"
+	Stale       SyncStatus = "Stale" // the last complete observation is older than its bound
+	SyncUnknown SyncStatus = "Unknown"
+)
+
+// Phase is what the loop is doing about an application.
+type Phase string
+
+// The phases of an application.
+const (
+	PhaseWaiting    Phase = "Waiting"    // for its source, a dependency or an interval
+	PhaseRendering  Phase = "Rendering"  // reading and judging a revision
+	PhaseObserving  Phase = "Observing"  // asking the targets
+	PhasePlanning   Phase = "Planning"   // comparing, judging the changes
+	PhaseApplying   Phase = "Applying"   // writing
+	PhaseVerifying  Phase = "Verifying"  // reading back what was written
+	PhaseIdle       Phase = "Idle"       // nothing to do
+	PhaseHeld       Phase = "Held"       // an approval is needed
+	PhaseRefused    Phase = "Refused"    // the newest revision cannot be accepted
+	PhaseRetrying   Phase = "Retrying"   // something failed, the next try has a time
+	PhaseSuspended  Phase = "Suspended"  // a person stopped it
+	PhaseTerminated Phase = "Terminated" // the daemon is shutting down
+)
+
+// Status is what is known of one application: a copy, safe to keep.
+type Status struct {
+	Application string
+	Source      string
+	Path        string
+	Targets     []string
+	Sync        SyncStatus
+	Health      appliers.HealthStatus
+	Phase       Phase
+	// Message says in one sentence what is going on and what to do next.
+	Message string
+	// Revision is the accepted one: what is applied and healed to. Empty before the first.
+	Revision string
+	// Commit describes Revision; nil when the source has no commits.
+	Commit *policies.Commit
+	// Candidate is a newer revision that is not accepted; nil when there is none.
+	Candidate *Candidate
+	Objects   ObjectCounts
+	// ObservedAt is when all objects were last known together: the oldest
+	// observation of a complete look. Zero before the first.
+	ObservedAt time.Time
+	// SyncedAt is when the application last converged.
+	SyncedAt time.Time
+	// Drift lists fields that moved by themselves and have not been healed,
+	// sorted by key and path.
+	Drift []DriftedField
+	// Failures lists objects that could not be brought to the desired state, sorted by key.
+	Failures []Failure
+	// Warnings are what policies said without denying.
+	Warnings []policies.Finding
+	// Suspended is set while a person has stopped the application.
+	Suspended *Suspension
+	// Orphaned lists objects that were left behind by deletionPolicy Orphan.
+	Orphaned []plan.Key
+	// Round counts the rounds of this process; it grows when anything was looked at.
+	Round uint64
+}
+
+// CandidateState says why a newer revision is not the accepted one.
+type CandidateState string
+
+// The states of a candidate.
+const (
+	CandidatePending CandidateState = "Pending" // being looked at, or the targets do not answer
+	CandidateRefused CandidateState = "Refused" // an error or a denial: a new commit is needed
+	CandidateHeld    CandidateState = "Held"    // waits for gitopsd approve
+)
+
+// Candidate is a revision that is newer than the accepted one.
+type Candidate struct {
+	Revision string
+	State    CandidateState
+	// Reason is the error, ready to print, with path:line and what to do.
+	Reason string
+	Denied []policies.Finding
+	// Gates and Digest are what an approval is asked for; Digest names exactly
+	// this set of gated changes.
+	Gates  []plan.Gate
+	Digest string
+	// Plan counts what would be done.
+	Plan  plan.Counts
+	Since time.Time
+}
+
+// ObjectCounts are totals of one application.
+type ObjectCounts struct {
+	Desired, Owned, Drifted, Failed, Blocked int
+}
+
+// DriftedField is one field that moved without a commit.
+type DriftedField struct {
+	Key       plan.Key
+	Change    plan.FieldChange
+	FirstSeen time.Time
+	// Seen counts how often the field drifted since it was last left in peace.
+	Seen int
+	// Mode is what is done about it; Contended says that healing is paused
+	// because somebody else keeps writing the field.
+	Mode      plan.DriftMode
+	Contended bool
+	Writer    string
+}
+
+// Failure is an object that is not as desired, and why.
+type Failure struct {
+	Key     plan.Key
+	Origin  manifest.Origin
+	Message string
+	Class   appliers.Class
+	Since   time.Time
+	RetryAt time.Time // zero when nothing is retried until something changes
+}
+
+// Suspension says who stopped an application, why, and until when.
+type Suspension struct {
+	By    string    `json:"by"`
+	Why   string    `json:"why"`
+	At    time.Time `json:"at"`
+	Until time.Time `json:"until,omitzero"` // zero: until somebody resumes it
+}
+
+// Approval is one recorded approval. It covers a gated set as long as every
+// gated change is among Changes.
+type Approval struct {
+	Application string             `json:"application"`
+	Digest      string             `json:"digest"`
+	Changes     []plan.GatedChange `json:"changes"`
+	By          string             `json:"by"`
+	Why         string             `json:"why"`
+	At          time.Time          `json:"at"`
+	Expires     time.Time          `json:"expires"`
+}
+
+// Outcome is how a revision ended, for the history.
+type Outcome string
+
+// The outcomes of a revision.
+const (
+	OutcomeSynced  Outcome = "Synced"
+	OutcomePartial Outcome = "Partial" // some objects failed
+	OutcomeRefused Outcome = "Refused"
+	OutcomeHeld    Outcome = "Held"
+)
+
+// HistoryEntry is one line of an application's history.
+type HistoryEntry struct {
+	Application string           `json:"application"`
+	Seq         uint64           `json:"seq"`
+	Revision    string           `json:"revision"`
+	Commit      *policies.Commit `json:"commit,omitempty"`
+	Outcome     Outcome          `json:"outcome"`
+	Reason      string           `json:"reason,omitempty"`
+	Counts      plan.Counts      `json:"counts"`
+	Approver    string           `json:"approver,omitempty"`
+	Started     time.Time        `json:"started"`
+	Finished    time.Time        `json:"finished"`
+}
+
+// SourceStatus is what is known of one source.
+type SourceStatus struct {
+	Name     string
+	Revision string // newest one fetched and trusted
+	// PolledAt is when the server last answered.
+	PolledAt time.Time
+	// Error is why the last poll failed, "" when it did not.
+	Error    string
+	NextPoll time.Time
+	// Rewrite is the revision that was refused because it does not descend from Revision.
+	Rewrite string
+}
+
+// TargetStatus is what is known of one target.
+type TargetStatus struct {
+	Name string
+	// Breaker is "closed", "open" or "half-open".
+	Breaker string
+	Error   string
+	Since   time.Time
+}
