@@ -1,0 +1,45 @@
+package reconciler
+
+import (
+	"errors"
+	"time"
+
+	"github.com/gitopsd/gitopsd/internal/manifest"
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+// Errors of the calls that steer the loop. Test with errors.Is; each is wrapped
+// with what was asked for and what to do next.
+var (
+	// ErrUnknownApplication: no application of that name is configured.
+	ErrUnknownApplication = errors.New("unknown application")
+	// ErrUnknownObject: the application neither desires nor owns such an object,
+	// or more than one matches.
+	ErrUnknownObject = errors.New("unknown object")
+	// ErrPrecondition: the call does not fit the state: nothing is held, nothing
+	// is suspended, the held set has changed since it was looked at.
+	ErrPrecondition = errors.New("not possible now")
+	// ErrInvalid: the request itself is wrong, as a reason that is missing.
+	ErrInvalid = errors.New("invalid request")
+)
+
+// ObjectView is what is known of one object.
+type ObjectView struct {
+	Key      plan.Key
+	Origin   manifest.Origin
+	Locator  string
+	Desired  *manifest.Object // nil when it is not desired
+	Observed plan.Observed
+	Entry    *plan.Entry // nil when it is not owned
+	// Fields is the present difference, drift and intent together.
+	Fields []plan.FieldChange
+}
+
+// PlanView is the difference between what is desired and what was last observed.
+type PlanView struct {
+	Plan *plan.Plan
+	// Revision is the one compared: the candidate when there is one.
+	Revision  string
+	Candidate bool
+	At        time.Time
+}
