@@ -12,7 +12,7 @@ import (
 // Limits of one Commit, small enough for every backend that may stand behind
 // the interface (etcd allows 128 operations and 1.5 MiB by default).
 const (
-	MaxOps   = 100
+	MaxOps   = 100       // compares, and operations, each
 	MaxBytes = 512 << 10 // keys and values of all operations together
 )
 
@@ -46,7 +46,8 @@ type Compare struct {
 	Version uint64
 }
 
-// Op is one write of a commit. A nil Value deletes; deleting the absent is success.
+// Op is one write of a commit. A nil Value deletes; deleting the absent is
+// success. A commit writes each key at most once.
 type Op struct {
 	Key   string
 	Value []byte
@@ -71,7 +72,11 @@ type Store interface {
 	List(ctx context.Context, prefix string) ([]Record, error)
 	// Commit checks that epoch is not older than any seen, that every compare
 	// holds, and then makes all ops durable at once, or none. It returns the new
-	// store-wide revision. When it returns nil, the ops survive a power cut.
+	// store-wide revision, which grows by one with every commit, also with one
+	// that has no ops. When the error is nil, the ops survive a power cut; after
+	// an error other than ErrConflict, ErrFenced and ErrTooLarge they may have
+	// happened, and the caller has to read before it decides again. A newer epoch
+	// is remembered for good, also across Close.
 	Commit(ctx context.Context, epoch uint64, compares []Compare, ops []Op) (uint64, error)
 	// Watch sends the events of commits made after the call, in order, to the
 	// channel until ctx ends, then closes it. A reader that falls behind gets the
@@ -82,17 +87,29 @@ type Store interface {
 }
 
 // CheckCommit is the check that every backend makes first. It reports
-// ErrTooLarge or a malformed key.
-func CheckCommit(ops []Op) error {
+// ErrTooLarge, a malformed key, or a key that is written twice: which of two
+// writes wins differs between backends.
+func CheckCommit(compares []Compare, ops []Op) error {
+	for _, c := range compares {
+		if err := CheckKey(c.Key); err != nil {
+			return err
+		}
+	}
 	size := 0
+	written := make(map[string]struct{}, len(ops))
 	for _, op := range ops {
 		if err := CheckKey(op.Key); err != nil {
 			return err
 		}
+		if _, twice := written[op.Key]; twice {
+			return fmt.Errorf("store key %q: written twice in one commit", op.Key)
+		}
+		written[op.Key] = struct{}{}
 		size += len(op.Key) + len(op.Value)
 	}
-	if len(ops) > MaxOps || size > MaxBytes {
-		return fmt.Errorf("%w: %d operations, %d bytes (at most %d and %d)", ErrTooLarge, len(ops), size, MaxOps, MaxBytes)
+	if len(ops) > MaxOps || len(compares) > MaxOps || size > MaxBytes {
+		return fmt.Errorf("%w: %d compares, %d operations, %d bytes (at most %d, %d and %d)",
+			ErrTooLarge, len(compares), len(ops), size, MaxOps, MaxOps, MaxBytes)
 	}
 	return nil
 }
