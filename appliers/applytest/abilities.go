@@ -1,0 +1,154 @@
+package applytest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gitopsd/gitopsd/appliers"
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+func hasMarks(a appliers.Applier) bool {
+	_, ok := appliers.Ability[appliers.Marker](a)
+	return ok
+}
+
+func marks(t *testing.T, h Harness) {
+	w := open(t, h)
+	if !hasMarks(w.Applier) {
+		return // nothing is promised
+	}
+	t.Run("list what was written, also after a restart", func(t *testing.T) {
+		w := open(t, h)
+		a, b, c := w.thing(t, "a", 1), w.thing(t, "b", 1), w.thing(t, "c", 1)
+		w.create(t, a, b, c)
+		w.Put(t, h.Object(t, "stranger", 1))
+		w.do(t, b.operation(plan.Delete, w.see(t, b.query())))
+		w.catchUp(t, b.query(), absent)
+		listed(t, w.Applier, a, c)
+		if o := w.see(t, a.query()); o.Owner != application {
+			t.Errorf("owner %q, want %q", o.Owner, application)
+		}
+		listed(t, w.Reopen(t), a, c)
+	})
+	t.Run("an older epoch is refused", func(t *testing.T) {
+		w := open(t, h)
+		th, two := w.thing(t, "x", 1), w.thing(t, "x", 2)
+		op := th.operation(plan.Create, plan.Observed{})
+		op.Epoch, op.Change.Entry.Epoch = 7, 7
+		w.do(t, op)
+		seen := w.catchUp(t, th.query(), th.asDesired)
+		for _, a := range []appliers.Applier{w.Applier, w.Reopen(t)} {
+			for _, action := range []plan.Action{plan.Update, plan.Delete} {
+				old := two.operation(action, seen)
+				old.Epoch = 6
+				r := a.Apply(ctx(t), []appliers.Operation{old})[0]
+				if r.Outcome != appliers.Refused || appliers.ClassOf(r.Err) != appliers.Stop {
+					t.Errorf("%s by an older epoch: %v %v, want refused and stop", action, r.Outcome, r.Err)
+				}
+			}
+		}
+		w.catchUp(t, th.query(), th.asDesired)
+	})
+}
+
+func listed(t *testing.T, a appliers.Applier, want ...thing) {
+	t.Helper()
+	m, _ := appliers.Ability[appliers.Marker](a)
+	got, err := m.Marked(ctx(t))
+	if err != nil {
+		t.Fatalf("Marked: %v", err)
+	}
+	slices.SortFunc(got, func(a, b appliers.Mark) int { return a.Key.Compare(b.Key) })
+	var wanted []appliers.Mark
+	for _, th := range want {
+		wanted = append(wanted, appliers.Mark{Key: th.key, Locator: th.resolved.Locator, Application: application, Epoch: 1})
+	}
+	if !slices.Equal(got, wanted) {
+		t.Errorf("marks\n%v\nwant\n%v", got, wanted)
+	}
+}
+
+func watch(t *testing.T, h Harness) {
+	w := open(t, h)
+	watcher, ok := appliers.Ability[appliers.Watcher](w.Applier)
+	if !ok {
+		return // nothing is promised
+	}
+	th := w.thing(t, "x", 1)
+	w.create(t, th)
+	watcher.SetWatched(application, []appliers.Query{th.query()})
+	running, cancel := context.WithCancel(ctx(t))
+	reports := make(chan []plan.Key, 1024)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- watcher.Watch(running, func(keys []plan.Key) { reports <- keys })
+	}()
+	// Change it again and again until the first report: a watch begins at some
+	// moment after the call.
+	reported := false
+	for variant := 2; !reported && running.Err() == nil; variant++ {
+		w.Put(t, h.Object(t, "x", variant%2+2))
+		select {
+		case keys := <-reports:
+			reported = keys == nil || slices.Contains(keys, th.key)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	if !reported {
+		t.Errorf("a change by hand was not reported, nor a loss")
+	}
+	cancel()
+	if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("Watch = %v after its context ended", err)
+	}
+}
+
+func concurrency(t *testing.T, h Harness) {
+	w := open(t, h)
+	things := make([]thing, 8)
+	for i := range things {
+		things[i] = w.thing(t, fmt.Sprintf("c-%d", i), 1)
+	}
+	var all sync.WaitGroup
+	for _, th := range things {
+		all.Go(func() {
+			for range 3 {
+				for _, r := range w.Applier.Apply(ctx(t), []appliers.Operation{th.operation(plan.Create, plan.Observed{})}) {
+					if r.Outcome == appliers.Refused {
+						t.Errorf("%s: %v", th.key, r.Err)
+					}
+				}
+				if _, err := w.Applier.Observe(ctx(t), []appliers.Query{th.query()}); err != nil {
+					t.Errorf("%s: %v", th.key, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for _, th := range things {
+		w.catchUp(t, th.query(), th.asDesired)
+	}
+}
+
+func closing(t *testing.T, h Harness) {
+	w := open(t, h)
+	th := w.thing(t, "x", 1)
+	w.create(t, th)
+	writes := w.Writes()
+	if c, ok := appliers.Ability[appliers.Closer](w.Applier); ok {
+		if err := c.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	}
+	if got := w.Writes() - writes; got != 0 {
+		t.Errorf("Close wrote %d times", got)
+	}
+	w.Applier = w.Reopen(t)
+	w.catchUp(t, th.query(), th.asDesired)
+}

@@ -1,0 +1,107 @@
+package memory
+
+import (
+	"context"
+	"slices"
+
+	"github.com/gitopsd/gitopsd/appliers"
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+// subscription is one running Watch. Its channel has one place: reports that
+// nobody took yet are collected in locators.
+type subscription struct {
+	kick     chan struct{}
+	locators map[string]bool
+	lost     bool
+}
+
+// LoseEvents makes every running Watch report that it has lost something.
+func (w *World) LoseEvents() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for s := range w.subs {
+		s.lost = true
+		s.wake()
+	}
+}
+
+// Watches is how many Watch calls are running, for tests that wait for one.
+func (w *World) Watches() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.subs)
+}
+
+func (w *World) report(locator string) {
+	for s := range w.subs {
+		s.locators[locator] = true
+		s.wake()
+	}
+}
+
+func (s *subscription) wake() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// take empties a subscription.
+func (w *World) take(s *subscription) (locators map[string]bool, lost bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	locators, lost = s.locators, s.lost
+	s.locators, s.lost = map[string]bool{}, false
+	return locators, lost
+}
+
+// SetWatched implements appliers.Watcher.
+func (a *Applier) SetWatched(application string, queries []appliers.Query) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.watched[application] = slices.Clone(queries)
+}
+
+// Watch implements appliers.Watcher: it reports what other writers change by hand.
+func (a *Applier) Watch(ctx context.Context, changed func(keys []plan.Key)) error {
+	s := &subscription{kick: make(chan struct{}, 1), locators: map[string]bool{}}
+	a.world.mu.Lock()
+	a.world.subs[s] = true
+	a.world.mu.Unlock()
+	defer func() {
+		a.world.mu.Lock()
+		defer a.world.mu.Unlock()
+		delete(a.world.subs, s)
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.kick:
+		}
+		locators, lost := a.world.take(s)
+		if lost {
+			changed(nil)
+			continue
+		}
+		if keys := a.keysAt(locators); len(keys) > 0 {
+			changed(keys)
+		}
+	}
+}
+
+func (a *Applier) keysAt(locators map[string]bool) []plan.Key {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var keys []plan.Key
+	for _, queries := range a.watched {
+		for _, q := range queries {
+			if locators[q.Locator] {
+				keys = append(keys, q.Key)
+			}
+		}
+	}
+	slices.SortFunc(keys, plan.Key.Compare)
+	return slices.Compact(keys)
+}
