@@ -86,7 +86,7 @@ func each(ctx context.Context, n int, judge func(i int) (policies.Verdict, error
 					return
 				}
 				if errs[i] = ctx.Err(); errs[i] == nil {
-					verdicts[i], errs[i] = judge(i)
+					verdicts[i], errs[i] = guarded(judge, i)
 				}
 				if errs[i] != nil {
 					failed.Store(true)
@@ -101,6 +101,17 @@ func each(ctx context.Context, n int, judge func(i int) (policies.Verdict, error
 		}
 	}
 	return verdicts, nil
+}
+
+// guarded makes a panic an error like any other: a defect in the evaluator must
+// not take down the loop, nor allow anything.
+func guarded(judge func(i int) (policies.Verdict, error), i int) (v policies.Verdict, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			v, err = policies.Verdict{}, fmt.Errorf("policy evaluation panicked, nothing is allowed: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return judge(i)
 }
 
 // judge evaluates one input, and a second time when the answer could differ.
@@ -120,26 +131,20 @@ func (e *Engine) judge(ctx context.Context, q *rego.PreparedEvalQuery, rules []r
 	return first, nil
 }
 
-// evaluate runs the query once. A panic below it is an error like any other:
-// it must not take down the loop, nor allow anything.
-func (e *Engine) evaluate(ctx context.Context, q *rego.PreparedEvalQuery, rules []rule, input ast.Value) (v policies.Verdict, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			v, err = policies.Verdict{}, fmt.Errorf("policy evaluation panicked: %v\n%s", p, debug.Stack())
-		}
-	}()
+// evaluate runs the query once.
+func (e *Engine) evaluate(ctx context.Context, q *rego.PreparedEvalQuery, rules []rule, input ast.Value) (policies.Verdict, error) {
 	limited, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
 	results, err := q.Eval(limited, rego.EvalParsedInput(input), rego.EvalSortSets(true))
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return v, ctx.Err()
+		return policies.Verdict{}, ctx.Err()
 	case limited.Err() != nil && (err == nil || topdown.IsCancel(err) || errors.Is(err, context.DeadlineExceeded)):
-		return v, fmt.Errorf("%w: more than %s; simplify the rule that loops, or raise the limit", ErrTimeout, e.timeout)
+		return policies.Verdict{}, fmt.Errorf("%w: more than %s; simplify the rule that loops, or raise the limit", ErrTimeout, e.timeout)
 	case err != nil:
-		return v, fmt.Errorf("policy failed: %w; guard the expression, nothing is allowed while it fails", err)
+		return policies.Verdict{}, fmt.Errorf("policy failed: %w; guard the expression, nothing is allowed while it fails", err)
 	case len(results) != 1:
-		return v, fmt.Errorf("%w: the query had %d results, want 1", ErrUndefined, len(results))
+		return policies.Verdict{}, fmt.Errorf("%w: the query had %d results, want 1", ErrUndefined, len(results))
 	}
 	values, exempted := make([]any, len(rules)), make([]any, len(rules))
 	for i := range rules {
