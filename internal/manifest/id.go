@@ -63,11 +63,11 @@ func (id ID) Compare(o ID) int {
 	)
 }
 
-// ParseID reads the form that String writes.
+// ParseID reads the form that String writes, and nothing else.
 func ParseID(s string) (ID, error) {
 	parts := strings.Split(s, "/")
 	var id ID
-	if len(parts) > 0 && parts[0] != "" && !isKind(parts[0]) {
+	if !isKind(parts[0]) {
 		id.Group, parts = parts[0], parts[1:]
 	}
 	switch len(parts) {
@@ -76,8 +76,11 @@ func ParseID(s string) (ID, error) {
 	case 3:
 		id.Kind, id.Namespace, id.Name = parts[0], parts[1], parts[2]
 	}
-	if !isKind(id.Kind) || id.Name == "" {
-		return ID{}, fmt.Errorf("object %q: want [group/]Kind/[namespace/]name, as in host.gitopsd.io/File/motd", s)
+	valid := kindRE.MatchString(id.Kind) && nameRE.MatchString(id.Name) &&
+		(id.Group == "" || groupRE.MatchString(id.Group)) &&
+		(id.Namespace == "" || namespaceRE.MatchString(id.Namespace))
+	if !valid || id.String() != s {
+		return ID{}, fmt.Errorf("object %q: want [group/]Kind/[namespace/]name, as in host.gitopsd.io/File/motd", shorten(s))
 	}
 	return id, nil
 }

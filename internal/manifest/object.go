@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -35,21 +36,41 @@ var (
 )
 
 // New makes an object of content, which it takes over: the caller must not
-// touch it again. It fails when the identity is missing or malformed, or when a
+// touch it again. Content may share maps with another object's. It fails when the identity is missing or malformed, or when a
 // value is outside the model.
 func New(content map[string]any, origin Origin) (*Object, error) {
-	if _, err := normalize(content, ""); err != nil {
+	if _, _, err := normalize(content, ""); err != nil {
 		return nil, err
 	}
 	o := &Object{content: content, origin: origin}
 	if err := o.identify(); err != nil {
 		return nil, err
 	}
-	h := sha256.New()
-	writeCanonical(h, content, byDigest)
-	o.hash = Hash(hex.EncodeToString(h.Sum(nil)))
+	var b bytes.Buffer
+	writeCanonical(&b, content, byDigest)
+	sum := sha256.Sum256(b.Bytes())
+	o.hash = Hash(hex.EncodeToString(sum[:]))
 	return o, nil
 }
+
+// At returns the same object with another origin. Content and hash are shared.
+func (o *Object) At(origin Origin) *Object {
+	c := *o
+	c.origin = origin
+	return &c
+}
+
+// String returns the identity and the origin. It shows no content, so that an
+// object may stand in any message.
+func (o *Object) String() string {
+	if o.origin == (Origin{}) {
+		return o.id.String()
+	}
+	return o.id.String() + " (" + o.origin.String() + ")"
+}
+
+// Format writes String for every verb.
+func (o *Object) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(o.String())) }
 
 func (o *Object) identify() error {
 	var ok bool

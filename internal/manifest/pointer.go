@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -14,6 +15,23 @@ type Pointer string
 var pointerEscape = strings.NewReplacer("~", "~0", "/", "~1")
 var pointerUnescape = strings.NewReplacer("~1", "/", "~0", "~")
 
+// ParsePointer reads a JSON pointer as a person writes it.
+func ParsePointer(s string) (Pointer, error) {
+	if s != "" && s[0] != '/' {
+		return "", fmt.Errorf("field %q: want a JSON pointer that starts with a slash, as in /spec/mode", shorten(s))
+	}
+	for rest := s; ; {
+		_, after, found := strings.Cut(rest, "~")
+		if !found {
+			return Pointer(s), nil
+		}
+		if after == "" || (after[0] != '0' && after[0] != '1') {
+			return "", fmt.Errorf("field %q: a ~ is written ~0 and a / inside a key ~1", shorten(s))
+		}
+		rest = after
+	}
+}
+
 // Child returns the pointer to the member key of p.
 func (p Pointer) Child(key string) Pointer {
 	return p + "/" + Pointer(pointerEscape.Replace(key))
@@ -24,7 +42,7 @@ func (p Pointer) Tokens() []string {
 	if p == "" {
 		return nil
 	}
-	tokens := strings.Split(string(p)[1:], "/")
+	tokens := strings.Split(strings.TrimPrefix(string(p), "/"), "/")
 	for i, t := range tokens {
 		tokens[i] = pointerUnescape.Replace(t)
 	}
@@ -77,8 +95,9 @@ func Lookup(content map[string]any, p Pointer) (any, bool) {
 	return v, true
 }
 
-// With returns a copy of content in which p holds value. Maps on the way are
-// copied or made, everything else is shared.
+// With returns a copy of content in which p, which is not the empty pointer,
+// holds value. Maps on the way are copied or made (also in the place of another
+// value), everything else is shared.
 func With(content map[string]any, p Pointer, value any) map[string]any {
 	return with(content, p.Tokens(), value, true)
 }

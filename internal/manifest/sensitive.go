@@ -1,12 +1,15 @@
 package manifest
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"log/slog"
+	"slices"
 )
 
 // Mask is what a Sensitive value looks like wherever it could leave the
@@ -20,14 +23,22 @@ type Digest string
 
 // Sensitive is a string that must not be shown. It prints, marshals and logs as
 // Mask, and compares by its keyed digest. The zero value is the empty secret.
-// It is immutable.
+// It is immutable. Two of the same value need not be == to each other; use Equal.
 type Sensitive struct {
-	value  string
+	// The value is behind a pointer because fmt cannot call methods on what it
+	// finds in unexported fields of other types: it prints the raw fields, and
+	// of a pointer only the address.
+	value  *string
 	digest Digest
 }
 
 // Reveal returns the plain value. Only appliers call it, at the moment they write.
-func (s Sensitive) Reveal() string { return s.value }
+func (s Sensitive) Reveal() string {
+	if s.value == nil {
+		return ""
+	}
+	return *s.value
+}
 
 // Digest returns the keyed digest of the value.
 func (s Sensitive) Digest() Digest { return s.digest }
@@ -57,19 +68,27 @@ func (s Sensitive) LogValue() slog.Value { return slog.StringValue(Mask) }
 
 // Sealer makes digests and Sensitive values with one key. It is safe for
 // concurrent use.
-type Sealer struct{ key []byte }
+type Sealer struct {
+	// The key is inside a function because fmt, handed a verb that does not fit,
+	// prints raw fields even behind a pointer; of a function only the address.
+	mac func() hash.Hash
+}
 
 // NewSealer returns a Sealer for a key of at least 32 bytes.
 func NewSealer(key []byte) (*Sealer, error) {
 	if len(key) < sha256.Size {
 		return nil, errors.New("digest key: want at least 32 bytes")
 	}
-	return &Sealer{key: append([]byte(nil), key...)}, nil
+	key = slices.Clone(key)
+	return &Sealer{mac: func() hash.Hash { return hmac.New(sha256.New, key) }}, nil
 }
+
+// Format writes a fixed text for every verb: the key is not for printing.
+func (s *Sealer) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("(digest key)")) }
 
 // Seal wraps a plain value.
 func (s *Sealer) Seal(value string) Sensitive {
-	return Sensitive{value: value, digest: s.Digest(value)}
+	return Sensitive{value: &value, digest: s.Digest(value)}
 }
 
 // Digest returns the keyed digest of a value's canonical form. A Sensitive has
@@ -78,7 +97,9 @@ func (s *Sealer) Digest(v any) Digest {
 	if sec, ok := v.(Sensitive); ok {
 		return sec.digest
 	}
-	mac := hmac.New(sha256.New, s.key)
-	writeCanonical(mac, v, byDigest)
+	var b bytes.Buffer
+	writeCanonical(&b, v, byDigest)
+	mac := s.mac()
+	mac.Write(b.Bytes())
 	return Digest(hex.EncodeToString(mac.Sum(nil)[:16]))
 }

@@ -4,77 +4,113 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode/utf8"
 )
 
-// A value of an object is one of nil, bool, int64, float64, string, Sensitive,
-// []any and map[string]any, nested. Everything else is refused when an Object
-// is made, so no reader needs another case.
+// A value of an object is one of nil, bool, int64, float64, string (valid
+// UTF-8), Sensitive, []any and map[string]any, nested. A whole number that fits
+// 64 bits is always an int64, however it was written. Everything else is refused
+// when an Object is made, so no reader needs another case.
 
 // Canonical returns the canonical JSON of v: map keys sorted by bytes, no
 // white space, integers without exponent, floats in their shortest form,
-// Sensitive values as their Mask. Equal values have equal canonical forms.
+// Sensitive values as their Mask. Equal values have equal canonical forms. What
+// could deceive a reader (control and direction characters) is escaped.
 func Canonical(v any) []byte {
 	var b bytes.Buffer
 	writeCanonical(&b, v, masked)
 	return b.Bytes()
 }
 
-// masked and byDigest are the two ways a secret appears in a canonical form: as
-// text for people and policies, or by a tag byte that JSON never starts with and
-// its digest, where different secrets must differ.
-func masked(Sensitive) string     { return `"` + Mask + `"` }
-func byDigest(s Sensitive) string { return `!"` + string(s.digest) + `"` }
+// secretForm is how a secret appears in a canonical form: masked for people and
+// policies, or by a tag byte that JSON never starts with and its digest, where
+// different secrets must differ.
+type secretForm bool
 
-func writeCanonical(w io.Writer, v any, secret func(Sensitive) string) {
+const (
+	masked   secretForm = false
+	byDigest secretForm = true
+)
+
+func writeCanonical(b *bytes.Buffer, v any, form secretForm) {
 	switch v := v.(type) {
 	case map[string]any:
-		io.WriteString(w, "{")
+		b.WriteByte('{')
 		for i, k := range slices.Sorted(maps.Keys(v)) {
 			if i > 0 {
-				io.WriteString(w, ",")
+				b.WriteByte(',')
 			}
-			writeString(w, k)
-			io.WriteString(w, ":")
-			writeCanonical(w, v[k], secret)
+			writeString(b, k, form)
+			b.WriteByte(':')
+			writeCanonical(b, v[k], form)
 		}
-		io.WriteString(w, "}")
+		b.WriteByte('}')
 	case []any:
-		io.WriteString(w, "[")
+		b.WriteByte('[')
 		for i, e := range v {
 			if i > 0 {
-				io.WriteString(w, ",")
+				b.WriteByte(',')
 			}
-			writeCanonical(w, e, secret)
+			writeCanonical(b, e, form)
 		}
-		io.WriteString(w, "]")
+		b.WriteByte(']')
 	case string:
-		writeString(w, v)
+		writeString(b, v, form)
 	case Sensitive:
-		io.WriteString(w, secret(v))
+		if form == byDigest {
+			b.WriteString(`!"` + string(v.digest) + `"`)
+		} else {
+			b.WriteString(`"` + Mask + `"`)
+		}
 	case int64:
-		io.WriteString(w, strconv.FormatInt(v, 10))
+		b.Write(strconv.AppendInt(b.AvailableBuffer(), v, 10))
 	case float64:
-		io.WriteString(w, strconv.FormatFloat(v, 'g', -1, 64))
+		if i, ok := wholeNumber(v); ok {
+			b.Write(strconv.AppendInt(b.AvailableBuffer(), i, 10))
+		} else {
+			b.Write(strconv.AppendFloat(b.AvailableBuffer(), v, 'g', -1, 64))
+		}
 	case bool:
-		io.WriteString(w, strconv.FormatBool(v))
+		b.Write(strconv.AppendBool(b.AvailableBuffer(), v))
 	case nil:
-		io.WriteString(w, "null")
+		b.WriteString("null")
 	default:
 		panic(fmt.Sprintf("manifest: value of type %T reached the canonical form unchecked", v))
 	}
 }
 
-func writeString(w io.Writer, s string) {
-	b, err := json.Marshal(s)
-	if err != nil { // strings always marshal
-		panic(err)
+// writeString writes s as a JSON string that a YAML reader takes too. Bytes that
+// are no UTF-8 have no JSON form: shown as the replacement character, and kept
+// apart by a tag where different values must differ.
+func writeString(b *bytes.Buffer, s string, form secretForm) {
+	if form == byDigest && !utf8.ValidString(s) {
+		fmt.Fprintf(b, "!%q", s)
+		return
 	}
-	w.Write(b)
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteByte(byte(r))
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case r >= ' ' && r < 0x7f:
+			b.WriteByte(byte(r))
+		case mustEscape(r):
+			fmt.Fprintf(b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
 }
 
 // Equal reports whether two values are the same. An int64 and a float64 of the
@@ -92,12 +128,13 @@ func Equal(a, b any) bool {
 		return ok && a.Equal(bs)
 	case int64:
 		if bf, ok := b.(float64); ok {
-			return float64(a) == bf
+			bi, whole := wholeNumber(bf)
+			return whole && a == bi
 		}
 		return a == b
 	case float64:
 		if bi, ok := b.(int64); ok {
-			return a == float64(bi)
+			return Equal(bi, a)
 		}
 		return a == b
 	default:
@@ -125,47 +162,91 @@ func Clone(v any) any {
 	}
 }
 
-// normalize returns v with every number as int64 or float64, and an error that
-// names the path of the first value outside the model.
-func normalize(v any, at Pointer) (any, error) {
+// wholeNumber returns f as an int64 if it is exactly one.
+func wholeNumber(f float64) (int64, bool) {
+	// Both bounds are powers of two, hence exact; the upper one is already outside.
+	if f != math.Trunc(f) || f < -(1<<63) || f >= 1<<63 {
+		return 0, false
+	}
+	return int64(f), true
+}
+
+// normalize brings v into the model and returns an error that names the path of
+// the first value outside it. Maps and lists are changed in place, and written
+// to only where a value changes: content that was normalized before may be
+// shared with readers.
+func normalize(v any, at Pointer) (n any, changed bool, err error) {
 	switch v := v.(type) {
 	case map[string]any:
 		for k, e := range v {
-			n, err := normalize(e, at.Child(k))
-			if err != nil {
-				return nil, err
+			if !utf8.ValidString(k) {
+				return nil, false, fmt.Errorf("%s: the key %q is not UTF-8", at, k)
 			}
-			v[k] = n
+			n, changed, err := normalize(e, at.Child(k))
+			if err != nil {
+				return nil, false, err
+			}
+			if changed {
+				v[k] = n
+			}
 		}
-		return v, nil
+		return v, false, nil
 	case []any:
 		for i, e := range v {
-			n, err := normalize(e, at.Child(strconv.Itoa(i)))
+			n, changed, err := normalize(e, at.Child(strconv.Itoa(i)))
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
-			v[i] = n
+			if changed {
+				v[i] = n
+			}
 		}
-		return v, nil
+		return v, false, nil
+	case string:
+		if !utf8.ValidString(v) {
+			return nil, false, fmt.Errorf("%s: the text is not UTF-8; use a base64 field", at)
+		}
+		return v, false, nil
 	case int:
-		return int64(v), nil
+		return int64(v), true, nil
 	case json.Number:
-		if i, err := strconv.ParseInt(v.String(), 10, 64); err == nil {
-			return i, nil
+		n, err := number(v.String())
+		if err != nil {
+			return nil, false, fmt.Errorf("%s: %w", at, err)
 		}
-		f, err := v.Float64()
-		if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
-			return nil, fmt.Errorf("%s: number %s is out of range", at, v)
-		}
-		return f, nil
+		return n, true, nil
 	case float64:
 		if math.IsInf(v, 0) || math.IsNaN(v) {
-			return nil, fmt.Errorf("%s: number is not finite", at)
+			return nil, false, fmt.Errorf("%s: number is not finite", at)
 		}
-		return v, nil
-	case nil, bool, int64, string, Sensitive:
-		return v, nil
+		if i, ok := wholeNumber(v); ok {
+			return i, true, nil
+		}
+		return v, false, nil
+	case nil, bool, int64, Sensitive:
+		return v, false, nil
 	default:
-		return nil, fmt.Errorf("%s: values of type %T are not supported", at, v)
+		return nil, false, fmt.Errorf("%s: values of type %T are not supported", at, v)
 	}
 }
+
+// number reads a JSON number without losing digits of a whole one. A number
+// written with a point or an exponent is a float and has a float's precision.
+func number(s string) (any, error) {
+	if i, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return i, nil
+	}
+	if !strings.ContainsAny(s, ".eE") {
+		return nil, fmt.Errorf("the whole number %s does not fit 64 bits and would lose digits", shorten(s))
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		return nil, fmt.Errorf("number %s is out of range", shorten(s))
+	}
+	if i, ok := wholeNumber(f); ok {
+		return i, nil
+	}
+	return f, nil
+}
+
+func shorten(s string) string { return shortenTo(s, 40) }
