@@ -64,6 +64,10 @@ type Entry struct {
 	State EntryState `json:"state"`
 	// Applied is what was last written; nil while the first write is pending.
 	Applied Applied `json:"applied,omitempty"`
+	// Writing is what a write in flight sets. Build fills it in together with
+	// EntryPending, and it counts only in that state: a live value with its digest
+	// is our own, even though the success of the write was never recorded.
+	Writing Applied `json:"writing,omitempty"`
 	// Adopted says that the object existed before gitopsd took it over.
 	Adopted bool `json:"adopted,omitempty"`
 	// Backup names what an applier kept of the content that adoption replaced.
@@ -185,6 +189,9 @@ type Change struct {
 	Entry Entry
 	// Applied is what to record as last applied once the write has succeeded.
 	Applied Applied
+	// Record says, for None, that Entry differs from what is stored and has to be
+	// recorded (Change.Done); nothing is written to the target.
+	Record bool
 	// TransferFrom is the key whose record this change takes over, because both
 	// have the same locator: a rename in Git that is no rename on the target.
 	TransferFrom *Key
@@ -194,7 +201,11 @@ type Change struct {
 	// Wave and DependsOn order the change; for a delete they count in reverse.
 	Wave      int
 	DependsOn []Key
-	Origin    manifest.Origin
+	// Depth is the length of the longest chain of dependencies below the key,
+	// those outside the scope included. Changes of one wave and depth do not
+	// depend on each other.
+	Depth  int
+	Origin manifest.Origin
 	// Blocked says why the change must not be made now, and what would help.
 	// A blocked change is listed, its dependents are blocked too, and nothing is done.
 	Blocked string
@@ -229,7 +240,7 @@ type Plan struct {
 // blocked: over a full scope this means converged.
 func (p *Plan) Empty() bool {
 	for i := range p.Changes {
-		if p.Changes[i].Action != None || p.Changes[i].Blocked != "" {
+		if c := &p.Changes[i]; c.Action != None || c.Record || c.Blocked != "" {
 			return false
 		}
 	}
@@ -334,4 +345,10 @@ type Input struct {
 	Desired   func(Key) (Desired, bool)
 	Inventory func(Key) (Entry, bool)
 	Observed  func(Key) Observed // an unanswered key has PresenceUnknown
+	// ByLocator returns the key of the inventory entry that holds a locator on a
+	// target. Nil looks at the scope alone.
+	ByLocator func(target, locator string) (Key, bool)
+	// DesiredAt returns all desired keys with a locator on a target, in any
+	// order. Nil looks at the scope alone.
+	DesiredAt func(target, locator string) []Key
 }

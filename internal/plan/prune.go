@@ -1,0 +1,86 @@
+package plan
+
+import "fmt"
+
+// undesired decides about a key that is not desired; nil means that there is
+// nothing to say. Without an entry there never is: what we did not record as
+// ours is not touched.
+func (b *builder) undesired(k Key) *Change {
+	e, owned := b.in.Inventory(k)
+	if !owned || b.foreign(e) != "" {
+		return nil
+	}
+	c := &Change{
+		Key: k, Action: Forget, Cause: Intended, Entry: e,
+		Wave: e.Wave, DependsOn: sortedKeys(e.DependsOn), Origin: e.Origin,
+	}
+	obs := b.in.Observed(k)
+	if obs.Presence == Present {
+		c.Live, c.Version = obs.Object, obs.Version
+	}
+	if next := b.rivals(k, e.Locator); len(next) > 0 {
+		b.successors[k] = next[0]
+		return c
+	}
+	if e.State == EntryOrphaned {
+		if obs.Presence == Absent {
+			return c
+		}
+		return nil
+	}
+	if reason, held := b.opts.Handover[k]; held {
+		c.Action, c.Blocked = Delete, reason
+		return c
+	}
+	if reason, is := unknown(obs); is {
+		c.Action, c.Blocked = None, reason
+		return c
+	}
+	if obs.Presence == Absent {
+		return c
+	}
+	return b.prune(c, obs)
+}
+
+// prune decides about an object that is there, recorded and no longer desired.
+func (b *builder) prune(c *Change, obs Observed) *Change {
+	first := c.Entry.State == EntryPending && c.Entry.Applied == nil
+	if owner := b.strange(obs, c.Entry); owner != "" {
+		if first { // we never got to write it
+			return c
+		}
+		c.Action, c.Blocked = Delete, fmt.Sprintf("carries the mark of application %q; delete it there, or by hand", owner)
+		return c
+	}
+	marked := b.opts.Application != "" && obs.Owner == b.opts.Application
+	seen := evidenceAll
+	if first && !marked {
+		seen = b.evidence(c.Entry, obs.Object)
+	}
+	if seen == evidenceOther { // nothing of it is ours
+		return c
+	}
+	c.Action = Delete
+	c.Entry.State, c.Entry.Epoch = EntryDeleting, b.opts.Epoch
+	if first {
+		c.Entry.Applied = c.Entry.Writing
+	}
+	c.Entry.Writing = nil
+	switch {
+	case seen != evidenceAll:
+		c.Blocked = "the first write was never confirmed and what is there may be a stranger's; delete it by hand, or declare it again"
+	case !b.opts.Prune:
+		c.Blocked = "prune is off; set `prune: true`, or delete it by hand"
+	}
+	return c
+}
+
+// settleSuccessors holds the records of keys whose locator passes to another
+// key until that key can take it over.
+func (b *builder) settleSuccessors() {
+	for old, next := range b.successors {
+		if c := b.changes[next]; c != nil && c.Blocked != "" {
+			b.changes[old].Blocked = fmt.Sprintf("waits for %s, which has the same locator", next)
+		}
+	}
+}

@@ -1,0 +1,281 @@
+package plan
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/gitopsd/gitopsd/internal/manifest"
+)
+
+// TextOptions say how a plan is printed.
+type TextOptions struct {
+	// Color adds ANSI colours; without it there is no escape character in the text.
+	Color bool
+	// Verbose also lists what only changes the records, and shows values in full.
+	Verbose bool
+	// MaxLines limits the lines shown of one value; default 20.
+	MaxLines int
+}
+
+const (
+	defaultMaxLines = 20
+	maxValue        = 120 // runes of a value on one line
+)
+
+// Text prints the plan for people: one block for each change, then the gates,
+// then one line that sums up. Nothing in names, values and reasons can move the
+// cursor or change colours: what does not print is escaped.
+func (p *Plan) Text(w io.Writer, opts TextOptions) error {
+	opts.MaxLines = cmp.Or(opts.MaxLines, defaultMaxLines)
+	t := &printer{TextOptions: opts}
+	for i := range p.Changes {
+		t.change(&p.Changes[i])
+	}
+	for _, g := range p.Gates {
+		t.line(yellow, "", "Needs approval (%s): %s.", clean(string(g.Kind)), clean(g.Message))
+		shown := len(g.Changes)
+		if !opts.Verbose {
+			shown = min(shown, opts.MaxLines)
+		}
+		for _, c := range g.Changes[:shown] {
+			t.line("", "  ", "%s %s", c.Action, clean(c.Key.String()))
+		}
+		t.more(len(g.Changes)-shown, "  ")
+	}
+	if t.buf.Len() > 0 {
+		t.buf.WriteByte('\n')
+	}
+	t.line("", "", "%s", p.Summary())
+	_, err := w.Write(t.buf.Bytes())
+	return err
+}
+
+// Summary is the last line of the text: what a plan comes to, in one sentence.
+func (p *Plan) Summary() string {
+	n := p.Counts
+	if n == (Counts{}) {
+		return "No changes. What is observed is as desired."
+	}
+	does := []string{fmt.Sprintf("%d to create, %d to change", n.Create, n.Update)}
+	if n.Adopt > 0 {
+		does = append(does, fmt.Sprintf("%d to adopt", n.Adopt))
+	}
+	does = append(does, fmt.Sprintf("%d to delete", n.Delete))
+	if n.Forget > 0 {
+		does = append(does, fmt.Sprintf("%d to forget", n.Forget))
+	}
+	var also []string
+	if n.Blocked > 0 {
+		also = append(also, fmt.Sprintf("%d blocked", n.Blocked))
+	}
+	if n.Drifted > 0 {
+		also = append(also, fmt.Sprintf("%d drifted", n.Drifted))
+	}
+	s := "Plan: " + strings.Join(does, ", ")
+	if len(also) > 0 {
+		s += "; " + strings.Join(also, ", ")
+	}
+	return s + "."
+}
+
+const (
+	red    = "\x1b[31m"
+	green  = "\x1b[32m"
+	yellow = "\x1b[33m"
+	cyan   = "\x1b[36m"
+	reset  = "\x1b[0m"
+)
+
+type printer struct {
+	TextOptions
+	buf bytes.Buffer
+}
+
+// line prints one line. Everything of foreign origin in args is cleaned already.
+func (t *printer) line(color, indent, format string, args ...any) {
+	t.buf.WriteString(indent)
+	if t.Color && color != "" {
+		t.buf.WriteString(color)
+	}
+	fmt.Fprintf(&t.buf, format, args...)
+	if t.Color && color != "" {
+		t.buf.WriteString(reset)
+	}
+	t.buf.WriteByte('\n')
+}
+
+func (t *printer) more(n int, indent string) {
+	if n > 0 {
+		t.line("", indent, "... %d more lines", n)
+	}
+}
+
+// symbol returns the sign, colour and words of a change.
+func symbol(c *Change) (sign, color, words string) {
+	switch {
+	case c.Action == Create && c.Cause == Drift:
+		return "+", green, "create again (it was deleted on the target)"
+	case c.Action == Create:
+		return "+", green, "create"
+	case c.Action == Update && c.Adopting:
+		return "~", yellow, "take over and change (what is there is kept)"
+	case c.Action == Update:
+		return "~", yellow, "change"
+	case c.Action == Adopt:
+		return "=", cyan, "adopt"
+	case c.Action == Delete:
+		return "-", red, "delete"
+	case c.Action == Forget && c.Live == nil:
+		return "x", cyan, "forget (it is gone)"
+	case c.Action == Forget:
+		return "x", cyan, "forget (it stays, under another name or owner)"
+	case len(c.Reported) > 0:
+		return "?", cyan, "drifted"
+	case c.Record:
+		return "=", cyan, "record"
+	default:
+		return "!", yellow, "hold"
+	}
+}
+
+func (t *printer) change(c *Change) {
+	quiet := c.Action == Forget || c.Action == None && len(c.Reported) == 0
+	if quiet && c.Blocked == "" && c.TransferFrom == nil && !t.Verbose {
+		return
+	}
+	sign, color, words := symbol(c)
+	if c.Blocked != "" {
+		sign, color = "!", yellow
+	}
+	where := ""
+	if o := c.Origin.String(); o != "" {
+		where = "  (" + clean(o) + ")"
+	}
+	t.line(color, "", "%s %s %s%s", sign, clean(c.Key.String()), words, where)
+	if c.TransferFrom != nil {
+		t.line("", "    ", "in place of %s, at %s", clean(c.TransferFrom.String()), clean(c.Entry.Locator))
+	}
+	if c.Blocked != "" {
+		t.line(yellow, "    ", "blocked: %s", clean(c.Blocked))
+	}
+	for _, f := range c.Fields {
+		t.field(f, c.Action != Create, "")
+	}
+	for _, f := range c.Reported {
+		t.field(f, true, ", left as it is")
+	}
+}
+
+// field prints one difference; why says whether its cause is of interest.
+func (t *printer) field(f FieldChange, why bool, left string) {
+	note := left
+	if why {
+		switch f.Cause {
+		case Drift:
+			note = "  # drifted" + left
+		case Both:
+			note = "  # changed in Git and on the target" + left
+		}
+	}
+	path := clean(string(f.Path))
+	switch {
+	case f.Path == "":
+		t.line(cyan, "    ", "deleted on the target%s", left)
+	case f.Op == FieldAdd && multiline(f.After):
+		t.line(green, "    ", "+ %s:%s", path, note)
+		t.block(prefixed("| ", f.After))
+	case f.Op == FieldAdd:
+		t.line(green, "    ", "+ %s: %s%s", path, t.value(f.After), note)
+	case f.Op == FieldRemove:
+		t.line(red, "    ", "- %s: %s%s", path, t.value(f.Before), note)
+	case multiline(f.Before) && text(f.After) || text(f.Before) && multiline(f.After):
+		t.line(yellow, "    ", "~ %s:%s", path, note)
+		t.block(lineDiff(f.Before.(string), f.After.(string)))
+	default:
+		t.line(yellow, "    ", "~ %s: %s -> %s%s", path, t.value(f.Before), t.value(f.After), note)
+	}
+}
+
+func text(v any) bool { _, ok := v.(string); return ok }
+
+func multiline(v any) bool {
+	s, ok := v.(string)
+	return ok && strings.Contains(strings.TrimSuffix(s, "\n"), "\n")
+}
+
+func prefixed(prefix string, v any) []string {
+	ls := lines(v.(string))
+	for i := range ls {
+		ls[i] = prefix + ls[i]
+	}
+	return ls
+}
+
+// block prints lines of content, and says how many it left out.
+func (t *printer) block(ls []string) {
+	shown := len(ls)
+	if !t.Verbose {
+		shown = min(shown, t.MaxLines)
+	}
+	for _, l := range ls[:shown] {
+		color := ""
+		switch {
+		case strings.HasPrefix(l, "+"):
+			color = green
+		case strings.HasPrefix(l, "-"):
+			color = red
+		}
+		t.line(color, "        ", "%s", t.cut(clean(l)))
+	}
+	t.more(len(ls)-shown, "        ")
+}
+
+// value returns a value on one line: strings quoted, the rest as JSON, secrets masked.
+func (t *printer) value(v any) string {
+	switch v := v.(type) {
+	case manifest.Sensitive:
+		return v.String()
+	case string:
+		if !t.Verbose {
+			if r := []rune(v); len(r) > maxValue {
+				return fmt.Sprintf("%s... (%d bytes)", strconv.Quote(string(r[:maxValue])), len(v))
+			}
+		}
+		return strconv.Quote(v)
+	default:
+		return t.cut(clean(string(manifest.Canonical(v))))
+	}
+}
+
+func (t *printer) cut(s string) string {
+	if r := []rune(s); !t.Verbose && len(r) > maxValue {
+		return fmt.Sprintf("%s... (%d bytes)", string(r[:maxValue]), len(s))
+	}
+	return s
+}
+
+// clean escapes what does not print: control characters, ANSI sequences, marks
+// that change the direction of writing, bytes that are not UTF-8. The result is
+// one line. A tab stays legible as \t.
+func clean(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return !strconv.IsPrint(r) || r == '\uFFFD' }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r == '\uFFFD' && !strings.HasPrefix(s[i:], "\uFFFD"):
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case strconv.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+		}
+	}
+	return b.String()
+}
