@@ -174,8 +174,12 @@ func (b *builder) firstWrite(w *want) *Change {
 		}
 		w.c.Adopting = true
 	}
+	var was Applied
+	if seen == evidenceAll { // the write did succeed, and stays on record as this one begins
+		was = w.entry.Writing
+	}
 	w.c.Action, w.c.Fields = Update, fields
-	return b.pending(w, nil)
+	return b.pending(w, was)
 }
 
 // owned decides about an object that is there and was written before.

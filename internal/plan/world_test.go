@@ -122,14 +122,7 @@ func (w *world) input() Input {
 		Desired:   func(k Key) (Desired, bool) { d, ok := w.desired[k]; return d, ok },
 		Inventory: func(k Key) (Entry, bool) { e, ok := w.entries[k]; return e, ok },
 		Observed:  w.observe,
-		ByLocator: func(target, locator string) (Key, bool) {
-			for _, k := range w.keys() {
-				if e, ok := w.entries[k]; ok && k.Target == target && e.Locator == locator {
-					return k, true
-				}
-			}
-			return Key{}, false
-		},
+		ByLocator: w.holder,
 		DesiredAt: func(target, locator string) []Key {
 			var out []Key
 			for k, d := range w.desired {
@@ -142,6 +135,15 @@ func (w *world) input() Input {
 	}
 }
 
+func (w *world) holder(target, locator string) (Key, bool) {
+	for _, k := range w.keys() {
+		if e, ok := w.entries[k]; ok && k.Target == target && e.Locator == locator {
+			return k, true
+		}
+	}
+	return Key{}, false
+}
+
 // observe answers as an applier does: projected onto what is asked for.
 func (w *world) observe(k Key) Observed {
 	if reason, ok := w.unknown[k]; ok {
@@ -152,10 +154,8 @@ func (w *world) observe(k Key) Observed {
 	locator := e.Locator
 	if wanted {
 		locator = d.Locator
-		for _, o := range w.entries {
-			if !owned && o.Locator == locator {
-				e = o
-			}
+		if old, ok := w.holder(k.Target, locator); ok && !owned {
+			e = w.entries[old]
 		}
 	}
 	content, ok := w.live[locator]
