@@ -3,6 +3,7 @@ package library_test
 import (
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -77,6 +78,26 @@ func TestRulesHaveMetadata(t *testing.T) {
 				if strings.HasPrefix(string(r.Head.Name), "deny") && !described[r.Ref().GroundPrefix().String()] {
 					t.Errorf("%s: %s has no METADATA", path, r.Head.Name)
 				}
+			}
+		}
+	}
+}
+
+// The documentation lists every rule.
+func TestRulesAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/policy-input.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range library.Names() {
+		e, err := opa.Load(t.Context(), opa.Options{Modules: library.Files(name)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules, _ := e.Rules()
+		for _, r := range rules {
+			if _, short, _ := strings.Cut(r, "."); !strings.Contains(string(text), "`"+short+"`") {
+				t.Errorf("%s is not in docs/policy-input.md", r)
 			}
 		}
 	}

@@ -164,6 +164,10 @@ package main
 deny_text(x) := sprintf("no %s", [x])
 deny contains deny_text("go")`,
 			want: "deny main.deny: no go\n"},
+		{name: "print is for tests", policy: `
+package main
+deny contains "no" if print("seen", input.kind)`,
+			want: "deny main.deny: no\n"},
 		{name: "metadata of rules", policy: `
 # METADATA
 # title: Host rules

@@ -13,9 +13,12 @@ import (
 // Verdict i is about object i, and many objects give the same answers each time.
 func TestObjectsInParallel(t *testing.T) {
 	e := load(t, `
+-- main.rego --
 package main
-deny contains msg if { some i in ["c", "a", "b"]; msg := sprintf("%s %s", [i, input.metadata.name]) }
-warn contains "odd" if endswith(input.metadata.name, "1")`)
+deny contains msg if { some i, _ in data.letters; msg := sprintf("%s %s", [i, input.metadata.name]) }
+warn contains "odd" if endswith(input.metadata.name, "1")
+-- letters.yaml --
+letters: {c: {x: 1}, a: {x: 2}, b: {x: 3}}`)
 	objects := make([]*manifest.Object, 200)
 	for i := range objects {
 		objects[i] = file(t, fmt.Sprintf("o%d", i), "0644")
