@@ -1,0 +1,137 @@
+package api_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gitopsd/gitopsd/internal/api"
+	"github.com/gitopsd/gitopsd/internal/api/apitest"
+)
+
+func TestListenModes(t *testing.T) {
+	for group, want := range map[string]fs.FileMode{"": 0o600, "0": 0o660} {
+		if group != "" && os.Geteuid() != 0 {
+			continue // only root may hand a file to group 0
+		}
+		path := filepath.Join(t.TempDir(), "s")
+		ln, err := api.Listen(path, group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil || info.Mode().Perm() != want {
+			t.Errorf("group %q: mode %v, %v", group, info.Mode(), err)
+		}
+		if got := ln.Addr().String(); got != path {
+			t.Errorf("address %s", got)
+		}
+		if err := ln.Close(); err != nil {
+			t.Error(err)
+		}
+		entries, err := os.ReadDir(filepath.Dir(path))
+		if err != nil || len(entries) != 0 {
+			t.Errorf("left behind: %v, %v", entries, err)
+		}
+	}
+}
+
+// TestStaleSocketIsReplaced: what a killed daemon left does not stop the next one.
+func TestStaleSocketIsReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	old, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.SetUnlinkOnClose(false)
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = api.Dial(context.Background(), path)
+	if !errors.Is(err, api.ErrNoDaemon) || !strings.Contains(err.Error(), "is gone") {
+		t.Errorf("dial: %v", err)
+	}
+	ln, err := api.Listen(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ln.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSecondDaemonIsRefused: the first keeps its socket (row E-87).
+func TestSecondDaemonIsRefused(t *testing.T) {
+	socket := apitest.Serve(t, apitest.Sample(), roles(api.RoleViewer))
+	_, err := api.Listen(socket, "")
+	if err == nil || !strings.Contains(err.Error(), "another gitopsd answers") {
+		t.Fatalf("second: %v", err)
+	}
+	c, err := api.Dial(context.Background(), socket)
+	if err != nil {
+		t.Fatalf("the first is gone: %v", err)
+	}
+	c.Close()
+}
+
+func TestListenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("keep"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		file:                            "no socket",
+		filepath.Join(dir, "none", "s"): "make the directory",
+		filepath.Join(dir, strings.Repeat("x", 120)): "too long",
+	} {
+		if _, err := api.Listen(path, ""); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if _, err := api.Listen(filepath.Join(dir, "s"), "no-such-group"); err == nil || !strings.Contains(err.Error(), "does not exist") {
+		t.Errorf("group: %v", err)
+	}
+	if data, err := os.ReadFile(file); err != nil || string(data) != "keep" {
+		t.Errorf("file: %q, %v", data, err)
+	}
+}
+
+// TestCloseLeavesTheSuccessorsSocket: a daemon that ends late does not remove
+// the socket of the one that took its place.
+func TestCloseLeavesTheSuccessorsSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	first, err := api.Listen(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	second, err := api.Listen(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the socket of the second is gone: %v", err)
+	}
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDialSaysWhatToDo(t *testing.T) {
+	_, err := api.Dial(context.Background(), filepath.Join(t.TempDir(), "none"))
+	var dial *api.DialError
+	if !errors.As(err, &dial) || !strings.Contains(dial.Hint, "gitopsd run") || !strings.Contains(dial.Hint, "--socket") {
+		t.Errorf("got %v", err)
+	}
+}

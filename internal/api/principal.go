@@ -1,0 +1,147 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Role says what a principal may do. Each role may do what the ones before it may.
+type Role uint8
+
+// The roles. The zero value may do nothing.
+const (
+	NoRole Role = iota
+	RoleViewer
+	RoleOperator
+	RoleApprover
+)
+
+// String returns the word used in configuration and messages.
+func (r Role) String() string {
+	return [...]string{"none", "viewer", "operator", "approver"}[r]
+}
+
+// ParseRole reads the form that String writes.
+func ParseRole(s string) (Role, error) {
+	for r := RoleViewer; r <= RoleApprover; r++ {
+		if r.String() == s {
+			return r, nil
+		}
+	}
+	return NoRole, fmt.Errorf("role %q: want viewer, operator or approver", s)
+}
+
+// Principal is who is calling.
+type Principal struct {
+	// Name is "user (uid N)", or "uid N" when the user has no name.
+	Name string
+	UID  uint32
+	Role Role
+}
+
+// Roles maps the user and groups of a peer to roles; the highest that matches
+// counts. It is immutable once in use.
+type Roles struct {
+	Users  map[uint32]Role
+	Groups map[uint32]Role
+	// Others is for whoever may open the socket and is in no map.
+	Others Role
+}
+
+// DefaultRoles makes root and the daemon's own user approvers. Everybody else
+// who may open the socket, which its mode limits to one group, is a viewer.
+func DefaultRoles() Roles {
+	return Roles{
+		Users:  map[uint32]Role{0: RoleApprover, uint32(os.Geteuid()): RoleApprover},
+		Others: RoleViewer,
+	}
+}
+
+// of returns the role of a user who is in the given groups.
+func (r Roles) of(uid uint32, groups []uint32) Role {
+	role := max(r.Others, r.Users[uid])
+	for gid, granted := range r.Groups {
+		if slices.Contains(groups, gid) {
+			role = max(role, granted)
+		}
+	}
+	return role
+}
+
+type principalKey struct{}
+
+// principalFrom returns who is calling, or false when the connection says nothing.
+func principalFrom(ctx context.Context) (Principal, bool) {
+	who, ok := ctx.Value(principalKey{}).(func() Principal)
+	if !ok {
+		return Principal{}, false
+	}
+	return who(), true
+}
+
+// withPeer notes in ctx who is at the other end of a Unix socket. Any other
+// connection gets no principal and so no access. Names and groups are looked up
+// at the first call, because that may take long and no other connection should
+// wait for it.
+func withPeer(ctx context.Context, conn net.Conn, roles Roles) context.Context {
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	cred, err := peerCredentials(uc)
+	if err != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, principalKey{}, sync.OnceValue(func() Principal {
+		return roles.principal(cred.Uid, cred.Gid)
+	}))
+}
+
+func (r Roles) principal(uid, gid uint32) Principal {
+	p := Principal{Name: fmt.Sprintf("uid %d", uid), UID: uid}
+	groups := []uint32{gid}
+	if u, err := user.LookupId(strconv.Itoa(int(uid))); err == nil {
+		p.Name = fmt.Sprintf("%s (uid %d)", u.Username, uid)
+		groups = append(groups, groupsOf(u)...)
+	}
+	p.Role = r.of(uid, groups)
+	return p
+}
+
+func peerCredentials(conn *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return cred, credErr
+}
+
+func groupsOf(u *user.User) []uint32 {
+	ids, err := u.GroupIds()
+	if err != nil {
+		return nil
+	}
+	groups := make([]uint32, 0, len(ids))
+	for _, id := range ids {
+		if n, err := strconv.ParseUint(id, 10, 32); err == nil {
+			groups = append(groups, uint32(n))
+		}
+	}
+	return groups
+}

@@ -1,0 +1,170 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	pb "github.com/gitopsd/gitopsd/api/gitopsd/v1alpha1"
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+// caller is the name under which a call is recorded; the interceptor has made
+// sure that there is one.
+func caller(ctx context.Context) string {
+	p, _ := principalFrom(ctx)
+	return p.Name
+}
+
+// checkText refuses what does not belong into a record.
+func checkText(what, text string) error {
+	if len(text) > maxText {
+		return invalid("%s has %d bytes (at most %d)", what, len(text), maxText)
+	}
+	return nil
+}
+
+func checkReason(why string) error {
+	if strings.TrimSpace(why) == "" {
+		return invalid("a reason is required; it is shown in status and audit")
+	}
+	return checkText("the reason", why)
+}
+
+// checkScope holds a call to exactly one of an application and all.
+func checkScope(app string, all bool) error {
+	if (app == "") != all {
+		return invalid("name either one application or all")
+	}
+	return checkText("the application", app)
+}
+
+func (s *server) Sync(ctx context.Context, req *connect.Request[pb.SyncRequest]) (*connect.Response[pb.SyncResponse], error) {
+	if err := s.backend.Sync(ctx, caller(ctx), req.Msg.Application, req.Msg.Wait); err != nil {
+		return nil, toCode(err)
+	}
+	var names []string
+	if req.Msg.Application != "" {
+		names = []string{req.Msg.Application}
+	}
+	apps, err := s.status(names)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.SyncResponse{Applications: apps}), nil
+}
+
+func (s *server) Suspend(ctx context.Context, req *connect.Request[pb.SuspendRequest]) (*connect.Response[pb.SuspendResponse], error) {
+	if err := checkScope(req.Msg.Application, req.Msg.All); err != nil {
+		return nil, err
+	}
+	if err := checkReason(req.Msg.Why); err != nil {
+		return nil, err
+	}
+	var until time.Time
+	if req.Msg.Until != nil {
+		until = req.Msg.Until.AsTime()
+		if req.Msg.Until.CheckValid() != nil || !until.After(s.Now()) {
+			return nil, invalid("until is not in the future")
+		}
+	}
+	names, err := s.backend.Suspend(ctx, caller(ctx), req.Msg.Application, req.Msg.All, req.Msg.Why, until)
+	if err != nil {
+		return nil, toCode(err)
+	}
+	return connect.NewResponse(&pb.SuspendResponse{Applications: names}), nil
+}
+
+func (s *server) Resume(ctx context.Context, req *connect.Request[pb.ResumeRequest]) (*connect.Response[pb.ResumeResponse], error) {
+	if err := checkScope(req.Msg.Application, req.Msg.All); err != nil {
+		return nil, err
+	}
+	if err := checkText("the reason", req.Msg.Why); err != nil {
+		return nil, err
+	}
+	names, err := s.backend.Resume(ctx, caller(ctx), req.Msg.Application, req.Msg.All, req.Msg.Why)
+	if err != nil {
+		return nil, toCode(err)
+	}
+	return connect.NewResponse(&pb.ResumeResponse{Applications: names}), nil
+}
+
+// Bounds of an approval's life.
+const (
+	defaultApproval = 24 * time.Hour
+	maxApproval     = 30 * 24 * time.Hour
+)
+
+func (s *server) Approve(ctx context.Context, req *connect.Request[pb.ApproveRequest]) (*connect.Response[pb.ApproveResponse], error) {
+	if err := checkReason(req.Msg.Why); err != nil {
+		return nil, err
+	}
+	if req.Msg.Application == "" || req.Msg.Digest == "" {
+		return nil, invalid("application and digest are required; gitopsd status shows both")
+	}
+	validFor := defaultApproval
+	if req.Msg.ValidFor != nil {
+		validFor = req.Msg.ValidFor.AsDuration()
+	}
+	if validFor <= 0 || validFor > maxApproval {
+		return nil, invalid("an approval is valid for at most %s", maxApproval)
+	}
+	approval, err := s.backend.Approve(ctx, caller(ctx), req.Msg.Application, req.Msg.Digest, req.Msg.Why, validFor)
+	if err != nil {
+		return nil, toCode(err)
+	}
+	return connect.NewResponse(&pb.ApproveResponse{Digest: approval.Digest, Expires: stamp(approval.Expires)}), nil
+}
+
+func (s *server) AcceptHistory(ctx context.Context, req *connect.Request[pb.AcceptHistoryRequest]) (*connect.Response[pb.AcceptHistoryResponse], error) {
+	if err := checkReason(req.Msg.Why); err != nil {
+		return nil, err
+	}
+	if req.Msg.Application == "" {
+		return nil, invalid("an application is required")
+	}
+	source, accepted, err := s.backend.AcceptHistory(ctx, caller(ctx), req.Msg.Application, req.Msg.Revision, req.Msg.Why)
+	if err != nil {
+		return nil, toCode(err)
+	}
+	return connect.NewResponse(&pb.AcceptHistoryResponse{Source: source, Revision: accepted}), nil
+}
+
+func (s *server) GetPlan(ctx context.Context, req *connect.Request[pb.GetPlanRequest]) (*connect.Response[pb.GetPlanResponse], error) {
+	view, err := s.backend.Plan(ctx, req.Msg.Application)
+	if err != nil {
+		return nil, toCode(err)
+	}
+	res := &pb.GetPlanResponse{Revision: view.Revision, Candidate: view.Candidate, Empty: true}
+	if view.Plan == nil {
+		return connect.NewResponse(res), nil
+	}
+	var text strings.Builder
+	if err := view.Plan.Text(&text, plan.TextOptions{}); err != nil {
+		return nil, toCode(err)
+	}
+	data, err := json.Marshal(view.Plan)
+	if err != nil {
+		return nil, toCode(err)
+	}
+	res.Text, res.PlanJson, res.Empty = text.String(), string(data), view.Plan.Empty()
+	return connect.NewResponse(res), nil
+}
+
+func (s *server) GetObject(ctx context.Context, req *connect.Request[pb.GetObjectRequest]) (*connect.Response[pb.GetObjectResponse], error) {
+	if req.Msg.Object == "" {
+		return nil, invalid("name an object, as in host.gitopsd.io/File/motd")
+	}
+	view, err := s.backend.Object(ctx, req.Msg.Application, req.Msg.Object)
+	if err != nil {
+		return nil, toCode(err)
+	}
+	res, err := objectView(&view)
+	if err != nil {
+		return nil, toCode(err)
+	}
+	return connect.NewResponse(res), nil
+}
