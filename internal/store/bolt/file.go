@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync/atomic"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 
@@ -54,8 +55,7 @@ func (f *file) close() error {
 	if f.broken.Load() == nil {
 		return err
 	}
-	if err := f.os.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-		return err
-	}
-	return nil
+	// The mapping keeps the file open in the kernel's eyes, and the lock with it.
+	err = syscall.Flock(int(f.os.Fd()), syscall.LOCK_UN)
+	return errors.Join(err, f.os.Close())
 }

@@ -199,7 +199,9 @@ func openFile(path string, f *os.File) (*file, error) {
 		return err
 	})
 	if err != nil {
-		_ = f.Close() // bbolt has closed it unless it panicked
+		if out.broken.Load() != nil {
+			_ = out.close() // the damage is what to report
+		}
 		return nil, err
 	}
 	return out, nil
