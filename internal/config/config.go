@@ -177,7 +177,7 @@ type ApplicationSpec struct {
 	StaleAfter     Duration       `json:"staleAfter" doc:"Age of the last complete look past which the status says Stale. Default: three intervals."`
 	Retry          Retry          `json:"retry" doc:"How failed objects are tried again."`
 	Suspend        bool           `json:"suspend" default:"false" doc:"Stop the application: nothing is applied, nothing is healed."`
-	Protect        []string       `json:"protect,omitempty" kind:"true" doc:"Kinds that are never deleted without an approval. Default: Namespace, PersistentVolume, PersistentVolumeClaim and apiextensions.k8s.io/CustomResourceDefinition; a list replaces it."`
+	Protect        []string       `json:"protect,omitempty" kind:"one" doc:"Kinds that are never deleted without an approval. Default: Namespace, PersistentVolume, PersistentVolumeClaim and apiextensions.k8s.io/CustomResourceDefinition; a list replaces it."`
 	Contention     Contention     `json:"contention" doc:"When somebody else keeps writing a field."`
 }
 
@@ -185,7 +185,7 @@ type ApplicationSpec struct {
 // lists match everything.
 type Route struct {
 	Name       string            `json:"name" required:"true" doc:"Name of the Target."`
-	Kinds      []string          `json:"kinds,omitempty" kind:"true" doc:"Kinds to send there, as in host.gitopsd.io/File, Namespace (core group) or apps/*."`
+	Kinds      []string          `json:"kinds,omitempty" kind:"many" doc:"Kinds to send there, as in host.gitopsd.io/File, Namespace (core group) or apps/*."`
 	Namespaces []string          `json:"namespaces,omitempty" doc:"Namespaces to send there."`
 	Labels     map[string]string `json:"labels,omitempty" doc:"Labels that an object must have."`
 }
@@ -205,7 +205,7 @@ type Drift struct {
 
 // DriftRule is an exception for fields.
 type DriftRule struct {
-	Kind string `json:"kind,omitempty" kind:"true" doc:"Kind it is about. Default: all."`
+	Kind string `json:"kind,omitempty" kind:"one" doc:"Kind it is about. Default: all."`
 	Path string `json:"path,omitempty" pattern:"^(/([^~/]|~[01])*)+$" example:"/spec/replicas" doc:"JSON pointer to a field; the rule holds for everything below it. Default: all fields."`
 	Mode string `json:"mode" required:"true" enum:"heal,report,ignore" doc:"As drift.mode."`
 }
@@ -240,7 +240,7 @@ func DefaultProtect() []string {
 	}
 }
 
-// ParseKind reads the form of Route.Kinds and Protect. The kind may be "*".
+// ParseKind reads the form of Protect and DriftRule.Kind.
 func ParseKind(s string) manifest.GroupKind {
 	for i := len(s) - 1; i >= 0; i-- {
 		if s[i] == '/' {

@@ -11,7 +11,8 @@ const (
 	// durationPattern is a subset of what time.ParseDuration reads, so small that
 	// nothing overflows.
 	durationPattern = `^([0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m)|[0-9]{1,5}(\.[0-9]{1,3})?h){1,4}$`
-	kindPattern     = `^([a-z0-9][-a-z0-9.]*/)?([A-Z][A-Za-z0-9]*|\*)$`
+	kindPattern     = `^([a-z0-9][-a-z0-9.]*/)?[A-Z][A-Za-z0-9]*$`
+	kindsPattern    = `^([a-z0-9][-a-z0-9.]*/)?([A-Z][A-Za-z0-9]*|\*)$` // may also match many
 )
 
 // field is what the tags of one struct field say. Decoder, schema and
@@ -56,8 +57,11 @@ func fieldsOf(t reflect.Type) []field {
 		if enum := sf.Tag.Get("enum"); enum != "" {
 			f.enum = strings.Split(enum, ",")
 		}
-		if sf.Tag.Get("kind") != "" {
+		switch sf.Tag.Get("kind") {
+		case "one":
 			f.pattern, f.example = kindPattern, "apps/Deployment"
+		case "many":
+			f.pattern, f.example = kindsPattern, "apps/Deployment or apps/*"
 		}
 		if n := number(sf.Tag.Get("minItems")); n != nil {
 			f.minItems = int(*n)
