@@ -1,0 +1,39 @@
+# gitopsd: make demo shows it, make test checks it. Both need only Go and git.
+
+GO      ?= go
+BIN     := bin/gitopsd
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+.PHONY: help build demo run test lint bench generate clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+build: ## build bin/gitopsd, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/gitopsd
+
+demo: build ## play the whole story on real files and a real Git repository in a temporary folder
+	examples/demo.sh $(BIN)
+
+run: build ## start the daemon on examples/repo in .run/ and stay
+	examples/run.sh $(BIN)
+
+test: build ## everything that needs only Go and git: unit, conformance, stories, Rego; with the race detector
+	$(GO) test -race -timeout 20m $(TESTFLAGS) ./...
+	$(BIN) policy test examples/repo/policies
+
+lint: ## gofmt, vet, staticcheck, layers
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) test -count=1 ./internal/layering
+
+bench: ## benchmarks, readable by benchstat
+	$(GO) test -run '^$$' -bench . -benchmem -count $(or $(COUNT),1) ./...
+
+generate: ## protobuf and Connect code from api/
+	cd api && $(GO) tool -modfile=../tools/go.mod buf generate
+
+clean: ## remove what was built
+	rm -rf bin .run
