@@ -42,13 +42,14 @@ func Fields(d *Desired, e *Entry) []manifest.Pointer {
 	return slices.Sorted(maps.Keys(set))
 }
 
-// applied returns the digests of all fields of a desired object.
-func (b *builder) applied(o *manifest.Object) Applied {
+// Digests returns what is on record once an object was written as it is
+// (Change.Applied): the digest of each field but those of its identity.
+func Digests(o *manifest.Object, digest func(any) manifest.Digest) Applied {
 	fields := manifest.Fields(o.Content())
 	a := make(Applied, len(fields))
 	for _, f := range fields {
 		if !identity(f.Path) {
-			a[f.Path] = b.opts.Digest(f.Value)
+			a[f.Path] = digest(f.Value)
 		}
 	}
 	return a

@@ -31,7 +31,9 @@ func (b *builder) desired(k Key, d Desired) (*Change, error) {
 		w.c.Entry = b.entryFor(w)
 		return w.c, nil
 	}
-	w.c.Applied = b.applied(d.Object)
+	if w.c.Applied = d.Digests; w.c.Applied == nil {
+		w.c.Applied = Digests(d.Object, b.opts.Digest)
+	}
 	if w.obs.Presence == Absent {
 		return b.missing(w), nil
 	}

@@ -57,6 +57,22 @@ func TestFirstWrite(t *testing.T) {
 	}
 }
 
+// TestUnrecordedWriteStaysOurs: a first write succeeded unrecorded, the next
+// one was only begun, and then the object is dropped. What is there is of the
+// first and is deleted, not left behind (row D-49; S4).
+func TestUnrecordedWriteStaysOurs(t *testing.T) {
+	w := newWorld().want("keep", specN(1)).applied().want("a", specN(1))
+	p := w.build(t)
+	w.record(&p.Changes[0])
+	w.write(&p.Changes[0])
+	p = w.want("a", m{"mode": "0777", "content": "other\n"}).build(t)
+	w.record(&p.Changes[0])
+	p = w.drop("a").build(t)
+	if len(p.Changes) != 1 || facts(&p.Changes[0]) != "delete" {
+		t.Errorf("want a delete\n%s", story(t, p))
+	}
+}
+
 func facts(c *Change) string {
 	s := string(c.Action)
 	if c.Adopting {

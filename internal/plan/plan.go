@@ -39,6 +39,10 @@ type Desired struct {
 	// Object is the object as its target normalises it (appliers.Resolved):
 	// defaults filled in, only the fields that the target can compare.
 	Object *manifest.Object
+	// Digests are those of Object (function Digests with Options.Digest), for a
+	// caller that keeps them from build to build: they are most of its cost. Nil
+	// makes Build compute them. Shared; not to be modified.
+	Digests Applied
 	// Locator is the physical address, unique on the target: a host path, an API URL.
 	Locator string
 	// Wave orders objects within an application: lower waves are applied first,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -120,7 +121,7 @@ func TestTextIsInert(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, r := range b.String() {
-				if r != '\n' && clean(string(r)) != string(r) {
+				if r != '\n' && !strconv.IsPrint(r) {
 					t.Fatalf("%q is in the text:\n%q", r, b.String())
 				}
 			}
@@ -138,19 +139,17 @@ func inert(t *rapid.T, p *Plan, verbose bool) string {
 		c.Blocked = "r"
 	}
 	c.Fields = slices.Clone(c.Fields)
-	c.Fields[2].Before, c.Fields[2].After = strings.Map(harmless, c.Fields[2].Before.(string)), strings.Map(harmless, c.Fields[2].After.(string))
+	old, _, _ := strings.Cut(c.Fields[2].Before.(string), "\n")
+	now, _, _ := strings.Cut(c.Fields[2].After.(string), "\n")
+	c.Fields[2].Before, c.Fields[2].After = "old\nx\ny", "old\nx\nz"
+	if old != now {
+		c.Fields[2].After = "new\nx\nz"
+	}
 	var b bytes.Buffer
 	if err := (&Plan{Changes: []Change{c}, Gates: p.Gates}).Text(&b, TextOptions{Verbose: verbose}); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
-}
-
-func harmless(r rune) rune {
-	if r == '\n' {
-		return r
-	}
-	return 'a' + r%26
 }
 
 // TestLineDiff: what a diff says, done to the old text, gives the new one.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/gitopsd/gitopsd/internal/manifest"
@@ -106,9 +107,8 @@ func (w *world) entry(name string, change func(*Entry)) *world {
 func (w *world) applied() *world {
 	for k, d := range w.desired {
 		w.live[d.Locator] = d.Object.Content()
-		b := &builder{opts: w.opts}
 		w.entries[k] = Entry{
-			Key: k, Owner: w.opts.Application, Locator: d.Locator, State: EntryOwned, Applied: b.applied(d.Object),
+			Key: k, Owner: w.opts.Application, Locator: d.Locator, State: EntryOwned, Applied: Digests(d.Object, w.opts.Digest),
 			APIVersion: d.Object.APIVersion(), Wave: d.Wave, DependsOn: sortedKeys(d.DependsOn), Origin: d.Object.Origin(), Epoch: 1,
 		}
 	}
@@ -152,11 +152,14 @@ func (w *world) observe(k Key) Observed {
 	d, wanted := w.desired[k]
 	e, owned := w.entries[k]
 	locator := e.Locator
-	if wanted {
+	switch {
+	case wanted:
 		locator = d.Locator
 		if old, ok := w.holder(k.Target, locator); ok && !owned {
 			e = w.entries[old]
 		}
+	case !owned:
+		locator = path(k.ID.Name)
 	}
 	content, ok := w.live[locator]
 	if !ok {
@@ -175,7 +178,8 @@ func (w *world) observe(k Key) Observed {
 	return Observed{Presence: Present, Object: o, Version: string(o.Hash()[:8]), Owner: w.marks[locator]}
 }
 
-// keys are all keys of the world, sorted.
+// keys are all keys of the world, sorted; also of objects that are only there,
+// which a caller need not ask about and may.
 func (w *world) keys() []Key {
 	set := map[Key]bool{}
 	for k := range w.desired {
@@ -183,6 +187,9 @@ func (w *world) keys() []Key {
 	}
 	for k := range w.entries {
 		set[k] = true
+	}
+	for at := range w.live {
+		set[file(strings.TrimPrefix(at, path("")))] = true
 	}
 	return slices.SortedFunc(maps.Keys(set), Key.Compare)
 }
