@@ -105,6 +105,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"B-38 env tag", "", doc("x: !env HOME"), at5(`the tag "!env" is not supported; remove it; nothing is expanded, neither variables nor files`)},
 		{"no identity", "", "a: b\n", "a.yaml:1: apiVersion is missing or not a string; every document needs apiVersion, kind and metadata.name; a file that holds none belongs into .gitopsdignore"},
 		{"no name", "", "apiVersion: v1\nkind: A\nmetadata: {generateName: a-}\n", "a.yaml:1: metadata.name is missing or not a name (letters, digits and -_.:@, at most 253); every document needs apiVersion, kind and metadata.name; a file that holds none belongs into .gitopsdignore"},
+		{"name not text", "", "apiVersion: v1\nkind: A\nmetadata: {name: y}\n", "a.yaml:1: metadata.name is not text; put it in quotes; every document needs apiVersion, kind and metadata.name; a file that holds none belongs into .gitopsdignore"},
 		{"label not text", "", "apiVersion: v1\nkind: A\nmetadata: {name: a, labels: {x: 1}}\n", `a.yaml:1: metadata.labels["x"] is not a string; quote it; every document needs apiVersion, kind and metadata.name; a file that holds none belongs into .gitopsdignore`},
 		{"several in line order", "", "---\nnull\n---\n" + head + "---\nx: .inf\n---\n" + head,
 			"a.yaml:2: the document is null and not a mapping; write an object with apiVersion, kind and metadata, or remove it\n" +

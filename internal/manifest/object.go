@@ -93,7 +93,10 @@ func (o *Object) identify() error {
 		return errors.New("metadata is missing or not a mapping")
 	}
 	name, ok := meta["name"].(string)
-	if !ok || !nameRE.MatchString(name) {
+	if _, present := meta["name"]; present && !ok {
+		return errors.New("metadata.name is not text; put it in quotes")
+	}
+	if !nameRE.MatchString(name) {
 		return errors.New("metadata.name is missing or not a name (letters, digits and -_.:@, at most 253)")
 	}
 	namespace := ""

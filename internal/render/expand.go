@@ -1,0 +1,257 @@
+package render
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/gitopsd/gitopsd/internal/manifest"
+	"github.com/gitopsd/gitopsd/sources"
+)
+
+// fileKind is the one kind whose content render makes.
+var fileKind = manifest.GroupKind{Group: "host.gitopsd.io", Kind: "File"}
+
+// unit is one object on its way: as it was decoded, and as everybody after render
+// sees it.
+type unit struct {
+	raw, out *manifest.Object
+	read     FileRead // the file referred to; zero if there is none
+	size     int64    // bytes of the content that was made
+}
+
+// complaint is a problem of an object or a file before its place is known.
+type complaint struct{ msg, hint string }
+
+func (c *complaint) at(o manifest.Origin) *manifest.Error {
+	return &manifest.Error{Path: o.Path, Line: o.Line, Msg: c.msg, Hint: c.hint}
+}
+
+// expand makes the content of a File. The second result is a problem of the
+// object, the third a failure to find out.
+func (r *round) expand(ctx context.Context, o *manifest.Object) (unit, *complaint, error) {
+	u := unit{raw: o, out: o}
+	if o.ID().GroupKind() != fileKind {
+		return u, nil, nil
+	}
+	spec := o.Spec()
+	count := 0
+	for _, field := range []string{"content", "contentBase64", "contentFrom"} {
+		if _, ok := spec[field]; ok {
+			count++
+		}
+	}
+	if count != 1 {
+		return u, &complaint{fmt.Sprintf("%s sets %d of content, contentBase64 and contentFrom", o.ID(), count), "set exactly one of them under spec"}, nil
+	}
+	from, ok := spec["contentFrom"]
+	if !ok {
+		return u, nil, nil
+	}
+	kind, value, problem := oneField(from)
+	if problem != nil {
+		return u, problem, nil
+	}
+	text, problem, err := r.content(ctx, &u, kind, value)
+	if problem != nil || err != nil {
+		return u, problem, err
+	}
+	r.expanded.Add(1)
+	u.size = int64(len(text))
+	field, content := manifest.Pointer("/spec/content"), text
+	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+		field, content = "/spec/contentBase64", base64.StdEncoding.EncodeToString([]byte(text))
+	}
+	made := manifest.With(manifest.Without(o.Content(), "/spec/contentFrom"), field, content)
+	if u.out, err = manifest.New(made, o.Origin()); err != nil {
+		return u, &complaint{err.Error(), ""}, nil
+	}
+	return u, nil, nil
+}
+
+func oneField(from any) (kind, value string, problem *complaint) {
+	const hint = "write one of {file: PATH}, {template: PATH} and {inlineTemplate: TEXT}"
+	m, ok := from.(map[string]any)
+	if !ok || len(m) != 1 {
+		return "", "", &complaint{"spec.contentFrom names not exactly one origin", hint}
+	}
+	for kind, v := range m {
+		value, ok := v.(string)
+		switch {
+		case kind != "file" && kind != "template" && kind != "inlineTemplate":
+			return "", "", &complaint{fmt.Sprintf("spec.contentFrom has the unknown field %q", kind), hint}
+		case !ok || (value == "" && kind != "inlineTemplate"):
+			return "", "", &complaint{fmt.Sprintf("spec.contentFrom.%s is not a text", kind), hint}
+		}
+		return kind, value, nil
+	}
+	return "", "", nil
+}
+
+// content returns the text that a contentFrom stands for.
+func (r *round) content(ctx context.Context, u *unit, kind, value string) (string, *complaint, error) {
+	if kind == "inlineTemplate" {
+		t, err := r.compile("inlineTemplate", value)
+		return r.fill(ctx, t, err)
+	}
+	p, problem := resolve(u.raw.Origin().Path, value)
+	if problem != nil {
+		return "", problem, nil
+	}
+	ref, err := r.reference(p)
+	if err != nil {
+		return "", nil, err
+	}
+	if ref.problem != nil {
+		return "", ref.problem, nil
+	}
+	u.read = FileRead{Path: p, Hash: ref.hash}
+	if kind == "file" {
+		return ref.data, nil, nil
+	}
+	ref.parse.Do(func() { ref.template, ref.parseErr = r.compile(p, ref.data) })
+	return r.fill(ctx, ref.template, ref.parseErr)
+}
+
+// compile checks a text within the limits.
+func (r *round) compile(name, text string) (compiled, error) {
+	switch {
+	case int64(len(text)) > r.limits.TemplateBytes:
+		return compiled{}, fmt.Errorf("%s: %d bytes are more than the limit of %d for a template", name, len(text), r.limits.TemplateBytes)
+	case !utf8.ValidString(text) || strings.ContainsRune(text, 0):
+		return compiled{}, fmt.Errorf("%s: is not UTF-8 text", name)
+	}
+	return compile(name, text)
+}
+
+func (r *round) fill(ctx context.Context, t compiled, err error) (string, *complaint, error) {
+	var text string
+	if err == nil {
+		text, err = t.execute(ctx, r.vars, r.limits)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return "", nil, ctx.Err()
+	case err != nil && strings.Contains(err.Error(), "map has no entry for key"):
+		return "", &complaint{err.Error(), "declare the variable in the Application"}, nil
+	case err != nil:
+		return "", &complaint{err.Error(), "repair the template"}, nil
+	}
+	return text, nil, nil
+}
+
+// resolve returns the path of a file that a manifest refers to relative to its
+// own directory.
+func resolve(manifestPath, ref string) (string, *complaint) {
+	if strings.HasPrefix(ref, "/") || strings.ContainsAny(ref, "\\\x00") || strings.HasSuffix(ref, "/") {
+		return "", &complaint{fmt.Sprintf("the path %q is not relative to the manifest", ref), "write it relative to the directory of the manifest, with slashes"}
+	}
+	p := path.Join(parent(manifestPath), ref)
+	if p == ".." || strings.HasPrefix(p, "../") || p == "." {
+		return "", &complaint{fmt.Sprintf("the path %q leads out of the source", ref), "refer to files of the same source only"}
+	}
+	return p, nil
+}
+
+// reference is a file that objects refer to, read once a round however many do.
+type reference struct {
+	once     sync.Once
+	hash     sources.Hash
+	data     string
+	problem  *complaint
+	err      error
+	parse    sync.Once
+	template compiled
+	parseErr error
+}
+
+func (r *round) reference(p string) (*reference, error) {
+	r.mu.Lock()
+	ref := r.references[p]
+	if ref == nil {
+		ref = &reference{}
+		r.references[p] = ref
+	}
+	r.mu.Unlock()
+	ref.once.Do(func() { ref.problem, ref.err = r.load(p, ref) })
+	return ref, ref.err
+}
+
+// load reads a referenced file, by way of directories and regular files only.
+func (r *round) load(p string, ref *reference) (*complaint, error) {
+	problem, err := r.plainPath(p, "the file it refers to")
+	if problem != nil || err != nil {
+		return problem, err
+	}
+	e, err := r.tree.Stat(p)
+	if err != nil {
+		return nil, err
+	}
+	if e.Mode == sources.ModeDir {
+		return &complaint{fmt.Sprintf("%s is a directory", p), "refer to a file"}, nil
+	}
+	data, problem, err := r.read(p, r.limits.Manifest.ObjectBytes)
+	if problem != nil {
+		problem.msg = p + ": " + problem.msg
+	}
+	ref.hash, ref.data = e.Hash, string(data)
+	return problem, err
+}
+
+// plainPath refuses a path that is missing or has a link or a submodule in it.
+func (r *round) plainPath(p, what string) (*complaint, error) {
+	for _, step := range append(ancestors(p), p) {
+		if step == "" {
+			continue
+		}
+		e, err := r.tree.Stat(step)
+		if errors.Is(err, fs.ErrNotExist) {
+			return &complaint{fmt.Sprintf("%s, %s, does not exist at revision %s", what, p, r.tree.Revision()), "check the path; it is relative to the directory of the manifest"}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case e.Mode == sources.ModeSymlink || e.Mode == sources.ModeSubmodule:
+			return &complaint{fmt.Sprintf("%s, %s, leads through %s, which is a %s", what, p, step, e.Mode), "refer to the file itself"}, nil
+		case e.Mode != sources.ModeDir && step != p:
+			return &complaint{fmt.Sprintf("%s, %s, leads through %s, which is a %s", what, p, step, e.Mode), "check the path"}, nil
+		}
+	}
+	return nil, nil
+}
+
+// read reads a file within the limits of one file and of the whole round.
+func (r *round) read(p string, limit int64) ([]byte, *complaint, error) {
+	data, err := r.tree.ReadFile(p, limit)
+	if errors.Is(err, sources.ErrRefused) {
+		return nil, &complaint{fmt.Sprintf("the file cannot be read: %v", err), fmt.Sprintf("the limit is %d bytes", limit)}, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	r.filesRead.Add(1)
+	if what := replaced(data); what != "" {
+		return nil, &complaint{fmt.Sprintf("the file is %s and not the content itself", what), "commit the content, without a filter on this path in .gitattributes"}, nil
+	}
+	return data, nil, nil
+}
+
+// replaced names what stands in the place of the content, if something does: a
+// filter of Git is not run here, so the commit holds what the filter left.
+func replaced(data []byte) string {
+	text := string(data[:min(len(data), 64)])
+	switch {
+	case len(data) < 1024 && (strings.HasPrefix(text, "version https://git-lfs.github.com/spec/") || strings.HasPrefix(text, "version https://hawser.github.com/spec/")):
+		return "a Git LFS pointer"
+	case strings.HasPrefix(text, "\x00GITCRYPT\x00"):
+		return "encrypted by git-crypt"
+	}
+	return ""
+}
