@@ -84,7 +84,9 @@ func (h *HTTP) Close() {
 // Serve puts a repository under a name and returns its URL.
 func (h *HTTP) Serve(name string, r *Repo) string {
 	h.t.Helper()
-	r.must(os.Symlink(r.Dir, filepath.Join(h.root, name)))
+	link := filepath.Join(h.root, filepath.FromSlash(name))
+	r.must(os.MkdirAll(filepath.Dir(link), 0o755))
+	r.must(os.Symlink(r.Dir, link))
 	return h.URL + "/" + name
 }
 

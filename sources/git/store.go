@@ -1,0 +1,140 @@
+package git
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"sync"
+
+	"github.com/go-git/go-billy/v5/osfs"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/cache"
+	"github.com/go-git/go-git/v5/storage/filesystem"
+
+	"github.com/gitopsd/gitopsd/sources"
+)
+
+// errMissing: the object is not in the store.
+var errMissing = errors.New("object is missing")
+
+const deltaCache = 16 << 20 // bytes of delta bases kept per repository
+
+// store reads the objects of a bare repository on disk. go-git's storage is not
+// safe for concurrent use, does not verify what it reads, and can panic on
+// damaged files; this is the one place that makes up for it.
+type store struct {
+	dir string
+
+	mu      sync.Mutex
+	objects *filesystem.Storage
+}
+
+func (s *store) open() *filesystem.Storage {
+	if s.objects == nil {
+		s.objects = filesystem.NewStorageWithOptions(osfs.New(s.dir, osfs.WithBoundOS()), cache.NewObjectLRU(deltaCache), filesystem.Options{
+			KeepDescriptors: true, // until reload
+		})
+	}
+	return s.objects
+}
+
+// reload forgets what it knows of the files.
+func (s *store) reload() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reloadLocked()
+}
+
+func (s *store) reloadLocked() error {
+	if s.objects == nil {
+		return nil
+	}
+	err := s.objects.Close()
+	s.objects = nil
+	return err
+}
+
+// with runs read on the storage. What is not found is looked for once more after
+// a reload: another process may have merged the packs.
+func (s *store) with(hash plumbing.Hash, read func(*filesystem.Storage) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := guard(func() error { return read(s.open()) })
+	if errors.Is(err, plumbing.ErrObjectNotFound) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrClosed) {
+		s.reloadLocked()
+		err = guard(func() error { return read(s.open()) })
+	}
+	var path *fs.PathError
+	switch {
+	case err == nil, errors.Is(err, sources.ErrRefused), errors.Is(err, sources.ErrDamaged):
+		return err
+	case errors.Is(err, plumbing.ErrObjectNotFound), errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %s", errMissing, hash)
+	case errors.As(err, &path): // no memory, no descriptors, no permission: the bytes may be fine
+		return fmt.Errorf("%w: mirror: %w", sources.ErrUnavailable, err)
+	}
+	return fmt.Errorf("%w: object %s: %w", sources.ErrDamaged, hash, err)
+}
+
+// guard turns a panic into an error: damaged packs lead go-git out of bounds.
+func guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("unreadable: %v", p)
+		}
+	}()
+	return f()
+}
+
+func (s *store) has(hash plumbing.Hash) bool {
+	return s.with(hash, func(o *filesystem.Storage) error { return o.HasEncodedObject(hash) }) == nil
+}
+
+// read returns the content of an object of a kind, with its hash verified. One
+// larger than limit bytes is refused by its header, before it is inflated.
+func (s *store) read(kind plumbing.ObjectType, hash plumbing.Hash, limit int64) ([]byte, error) {
+	data, is, err := s.readAny(hash, limit)
+	if err == nil && is != kind {
+		return nil, fmt.Errorf("%w: object %s is a %s and not a %s", sources.ErrRefused, hash, is, kind)
+	}
+	return data, err
+}
+
+// sound reads an object of any kind and size and checks its hash.
+func (s *store) sound(hash plumbing.Hash) error {
+	_, _, err := s.readAny(hash, math.MaxInt64)
+	return err
+}
+
+func (s *store) readAny(hash plumbing.Hash, limit int64) (data []byte, kind plumbing.ObjectType, err error) {
+	err = s.with(hash, func(o *filesystem.Storage) error {
+		size, err := o.EncodedObjectSize(hash)
+		if err != nil {
+			return err
+		}
+		if size > limit {
+			return fmt.Errorf("%w: %d bytes are more than the limit of %d", sources.ErrRefused, size, limit)
+		}
+		object, err := o.EncodedObject(plumbing.AnyObject, hash)
+		if err != nil {
+			return err
+		}
+		r, err := object.Reader()
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		kind = object.Type()
+		data, err = io.ReadAll(io.LimitReader(r, size+1)) // a header that lies gives another hash
+		return err
+	})
+	if err != nil {
+		return nil, kind, err
+	}
+	if plumbing.ComputeHash(kind, data) != hash {
+		return nil, kind, fmt.Errorf("%w: object %s: its content has another hash", sources.ErrDamaged, hash)
+	}
+	return data, kind, nil
+}

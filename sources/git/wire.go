@@ -1,0 +1,191 @@
+package git
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/pktline"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+
+	"github.com/gitopsd/gitopsd/sources"
+)
+
+// transport is one way to a repository. The protocol is git's version 0, spoken
+// here directly: go-git's own transports are registered process-wide, cannot be
+// cut by a context, and read the user's ssh configuration.
+type transport interface {
+	// open makes the one request for refs. Everything ends with ctx.
+	open(ctx context.Context) (session, error)
+	// close drops idle connections.
+	close()
+}
+
+// session is a server that has advertised its refs and waits.
+type session interface {
+	advertised() *packp.AdvRefs
+	// pack writes to w a pack with what the wants lead to and the haves do not.
+	pack(ctx context.Context, req packRequest, w io.Writer) error
+	close()
+}
+
+type packRequest struct {
+	wants, haves []plumbing.Hash
+	// has answers for the whole mirror, for transports that can ask.
+	has func(plumbing.Hash) bool
+}
+
+const (
+	maxAdvertised = 64 << 20 // bytes: about half a million refs
+	agent         = "gitopsd"
+)
+
+// decodeRefs reads an advertisement. A repository without any commit gives an
+// empty one. Names that git would not let exist make the whole answer refused:
+// the server is broken or hostile (row A-4).
+func decodeRefs(r io.Reader) (*packp.AdvRefs, error) {
+	ar := packp.NewAdvRefs()
+	err := ar.Decode(io.LimitReader(r, maxAdvertised))
+	var line *pktline.ErrorLine
+	switch {
+	case err == nil:
+	case errors.Is(err, packp.ErrEmptyAdvRefs):
+		return packp.NewAdvRefs(), nil
+	case errors.As(err, &line):
+		return nil, fmt.Errorf("%w: the server says: %s", sources.ErrUnavailable, serverText(line.Text))
+	default:
+		return nil, fmt.Errorf("%w: the answer is not Git's or was cut: %w", sources.ErrUnavailable, err)
+	}
+	if ar.Head != nil && ar.Head.IsZero() {
+		ar.Head = nil
+	}
+	for _, names := range []map[string]plumbing.Hash{ar.References, ar.Peeled} {
+		for name, hash := range names {
+			if name == "capabilities^{}" || hash.IsZero() {
+				delete(names, name)
+				continue
+			}
+			if err := refFormat(name); err != nil {
+				return nil, fmt.Errorf("%w: the server advertises a ref named %q: %w", sources.ErrRefused, serverText(name), err)
+			}
+		}
+	}
+	return ar, nil
+}
+
+// encodeRequest writes what upload-pack wants to hear, in one go: with a single
+// "done" and no flush between, the answer has exactly one final ACK or NAK.
+func encodeRequest(caps *capability.List, req packRequest) []byte {
+	var b bytes.Buffer
+	e := pktline.NewEncoder(&b)
+	asked := " agent=" + agent
+	for _, c := range []capability.Capability{capability.OFSDelta, capability.NoProgress, capability.MultiACKDetailed} {
+		if caps.Supports(c) {
+			asked += " " + c.String()
+		}
+	}
+	if band := bandOf(caps); band != "" {
+		asked += " " + band
+	}
+	for _, h := range req.wants {
+		e.Encodef("want %s%s\n", h, asked)
+		asked = ""
+	}
+	e.Flush()
+	for _, h := range req.haves {
+		e.Encodef("have %s\n", h)
+	}
+	e.EncodeString("done\n")
+	return b.Bytes()
+}
+
+func bandOf(caps *capability.List) string {
+	for _, c := range []capability.Capability{capability.Sideband64k, capability.Sideband} {
+		if caps.Supports(c) {
+			return c.String()
+		}
+	}
+	return ""
+}
+
+// decodePack reads the answer to encodeRequest and copies the pack to w.
+func decodePack(caps *capability.List, r io.Reader, w io.Writer) error {
+	s := pktline.NewScanner(r)
+	for {
+		if !s.Scan() {
+			return scanError(s)
+		}
+		line := strings.TrimSpace(string(s.Bytes()))
+		if line == "NAK" || strings.HasPrefix(line, "ACK ") && len(strings.Fields(line)) == 2 {
+			break
+		}
+		if !strings.HasPrefix(line, "ACK ") {
+			return fmt.Errorf("%w: the server answers %q instead of a pack", sources.ErrUnavailable, serverText(line))
+		}
+	}
+	if bandOf(caps) == "" {
+		_, err := io.Copy(w, r)
+		return err
+	}
+	for s.Scan() {
+		line := s.Bytes()
+		if len(line) == 0 {
+			return nil
+		}
+		switch line[0] {
+		case 1:
+			if _, err := w.Write(line[1:]); err != nil {
+				return err
+			}
+		case 2: // progress
+		default:
+			return fmt.Errorf("%w: the server says: %s", sources.ErrUnavailable, serverText(string(line[1:])))
+		}
+	}
+	return scanError(s)
+}
+
+func scanError(s *pktline.Scanner) error {
+	err := s.Err()
+	var line *pktline.ErrorLine
+	switch {
+	case errors.As(err, &line):
+		return fmt.Errorf("%w: the server says: %s", sources.ErrUnavailable, serverText(line.Text))
+	case err == nil:
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("%w: the answer was cut: %w", sources.ErrUnavailable, err)
+}
+
+// serverText makes words of a server fit for one line of a message.
+func serverText(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0xfffd {
+			return ' '
+		}
+		return r
+	}, s)
+	if s = strings.TrimSpace(s); len(s) > 200 {
+		s = strings.ToValidUTF8(s[:200], "") + "..."
+	}
+	return s
+}
+
+// bounded fails a copy that grows beyond its limit.
+type bounded struct {
+	w     io.Writer
+	left  int64
+	limit int64
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.left -= int64(len(p)); b.left < 0 {
+		return 0, fmt.Errorf("%w: the pack is larger than %d bytes (MaxPackBytes)", sources.ErrRefused, b.limit)
+	}
+	return b.w.Write(p)
+}
