@@ -5,6 +5,7 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -161,18 +162,18 @@ func (a *Applier) Takes(gk manifest.GroupKind) (appliers.Answer, error) {
 // Sensitive; annotations of gitopsd itself are steering and are not kept.
 func (a *Applier) Resolve(obj *manifest.Object) (appliers.Resolved, error) {
 	if a.is.Kinds != nil && !a.is.Kinds(obj.ID().GroupKind()) {
-		return appliers.Resolved{}, fmt.Errorf("%s %s: target %s does not take this kind", obj.Origin(), obj.ID(), a.env.Target)
+		return appliers.Resolved{}, fmt.Errorf("kind: target %s does not take %s", a.env.Target, obj.ID().GroupKind())
 	}
 	if v, ok := obj.Content()["spec"]; ok && obj.Spec() == nil {
-		return appliers.Resolved{}, fmt.Errorf("%s %s: spec: want a mapping, have %T", obj.Origin(), obj.ID(), v)
+		return appliers.Resolved{}, fmt.Errorf("spec: want a mapping, have %T", v)
 	}
 	if v, ok := obj.Spec()["address"]; ok {
 		if s, isString := v.(string); !isString || s == "" {
-			return appliers.Resolved{}, fmt.Errorf("%s %s: spec.address: want a non-empty string", obj.Origin(), obj.ID())
+			return appliers.Resolved{}, errors.New("spec.address: want a non-empty string")
 		}
 	}
 	if _, err := refs(obj.Content()); err != nil {
-		return appliers.Resolved{}, fmt.Errorf("%s %s: %w", obj.Origin(), obj.ID(), err)
+		return appliers.Resolved{}, err
 	}
 	content := obj.Content()
 	for key := range obj.Annotations() {
@@ -186,7 +187,7 @@ func (a *Applier) Resolve(obj *manifest.Object) (appliers.Resolved, error) {
 	clone, _ := a.seal("", a.is.normalize(content)).(map[string]any)
 	resolved, err := manifest.New(clone, obj.Origin())
 	if err != nil {
-		return appliers.Resolved{}, fmt.Errorf("%s %s: %w", obj.Origin(), obj.ID(), err)
+		return appliers.Resolved{}, err
 	}
 	return appliers.Resolved{Object: resolved, Locator: Locate(obj)}, nil
 }
