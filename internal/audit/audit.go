@@ -83,9 +83,8 @@ type Log struct {
 	prefix string
 
 	mu      sync.Mutex // held while records are added
-	head    head
-	version uint64 // of the head record; zero when there is none
-	known   bool   // head and version are what the store holds
+	head    head       // as last seen; a commit that was decided on an older one conflicts
+	version uint64     // of the head record; zero when there is none
 }
 
 // head is the end of the chain. It is written with every record, so that a chain
@@ -138,21 +137,16 @@ func (l *Log) Commit(ctx context.Context, compares []store.Compare, ops []store.
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for {
-		if !l.known {
-			if err := l.load(ctx); err != nil {
-				return 0, err
-			}
-		}
 		tried := l.version
 		revision, err := l.commit(ctx, compares, ops, entries)
 		if err == nil {
 			return revision, nil
 		}
-		l.known = false // it may have happened
 		if !errors.Is(err, store.ErrConflict) {
 			return 0, err
 		}
-		// Somebody else wrote to this chain, or one of the caller's compares failed.
+		// The head moved, because a commit whose answer was lost did happen or
+		// somebody else wrote to this chain, or one of the caller's compares failed.
 		if err := l.load(ctx); err != nil {
 			return 0, err
 		}
@@ -229,7 +223,7 @@ func (l *Log) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.head, l.version, l.known = h, version, true
+	l.head, l.version = h, version
 	return nil
 }
 
