@@ -220,10 +220,7 @@ func (r *Repository) download(ctx context.Context, m *mirror, ref string, hash p
 		return session.pack(ctx, packRequest{wants: wants, haves: haves, has: m.store.has}, limit)
 	})
 	r.count(func(s *Stats) { s.BytesFetched += limit.limit - max(limit.left, 0) })
-	if err != nil && ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
-		err = fmt.Errorf("%w: %w: %w", sources.ErrUnavailable, ctx.Err(), err)
-	}
-	return err
+	return ended(ctx, err)
 }
 
 // wantsFor chooses what to ask for: the ref that stands at the revision; if it

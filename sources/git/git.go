@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -169,13 +170,26 @@ func (r *Repository) refs(ctx context.Context, patterns []string) (map[string]st
 	return out, nil
 }
 
-// connect opens a session; an error that the context caused says so.
+// connect opens a session.
 func (r *Repository) connect(ctx context.Context) (session, error) {
 	s, err := r.transport.open(ctx)
-	if err != nil && ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
-		err = fmt.Errorf("%w: %w: %w", sources.ErrUnavailable, ctx.Err(), err)
+	return s, ended(ctx, err)
+}
+
+// ended says of an error that the end of the context caused it: a connection
+// that was closed or timed out for that reason reports only how it noticed.
+func ended(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
 	}
-	return s, err
+	cause := ctx.Err()
+	if _, bounded := ctx.Deadline(); cause == nil && bounded && errors.Is(err, os.ErrDeadlineExceeded) {
+		cause = context.DeadlineExceeded // the connection's deadline is the same and may fire first
+	}
+	if cause == nil || errors.Is(err, cause) {
+		return err
+	}
+	return fmt.Errorf("%w: %w: %w", sources.ErrUnavailable, cause, err)
 }
 
 // Open implements sources.Repository.

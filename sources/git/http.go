@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -90,10 +91,16 @@ func (w *web) client(ctx context.Context) (*http.Client, error) {
 
 func (w *web) newTransport(config *tls.Config) *http.Transport {
 	return &http.Transport{
-		DialContext:         w.dialer.net.DialContext,
-		Proxy:               func(req *http.Request) (*url.URL, error) { return w.dialer.proxyFor(req.Context(), req.URL) },
-		TLSClientConfig:     config,
-		ForceAttemptHTTP2:   true,
+		DialContext:       w.dialer.net.DialContext,
+		Proxy:             func(req *http.Request) (*url.URL, error) { return w.dialer.proxyFor(req.Context(), req.URL) },
+		TLSClientConfig:   config,
+		ForceAttemptHTTP2: true,
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, res *http.Response) error {
+			if res.StatusCode == http.StatusProxyAuthRequired {
+				return fmt.Errorf("%w: the proxy wants other credentials", sources.ErrUnauthorized)
+			}
+			return nil
+		},
 		TLSHandshakeTimeout: 30 * time.Second,
 		IdleConnTimeout:     2 * time.Minute,
 		MaxIdleConns:        2,
@@ -247,7 +254,7 @@ func classify(err error) error {
 		authority x509.UnknownAuthorityError
 		hostname  x509.HostnameError
 		invalid   x509.CertificateInvalidError
-		alert     tls.AlertError
+		remote    *net.OpError
 	)
 	for _, class := range []error{sources.ErrUnavailable, sources.ErrUnauthorized, sources.ErrUntrusted, sources.ErrRefused, sources.ErrDamaged, sources.ErrRefNotFound, ErrInvalid} {
 		if errors.Is(err, class) {
@@ -259,7 +266,7 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", sources.ErrUntrusted, err)
 	case errors.As(err, &verify), errors.As(err, &authority), errors.As(err, &hostname), errors.As(err, &invalid):
 		return fmt.Errorf("%w: %w (give the CA that signs it, or repair the server's certificate)", sources.ErrUntrusted, err)
-	case errors.As(err, &alert):
+	case errors.As(err, &remote) && remote.Op == "remote error": // how crypto/tls words an alert
 		return fmt.Errorf("%w: %w (does the server want a client certificate?)", sources.ErrUnauthorized, err)
 	}
 	return fmt.Errorf("%w: %w", sources.ErrUnavailable, err)

@@ -2,6 +2,7 @@ package git
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -145,6 +146,9 @@ func (m *mirror) receive(ctx context.Context, fill func(io.Writer) error) error 
 // indexPack reads a pack through, checks its checksum and every delta, and
 // returns its index; nil for a pack of no objects.
 func indexPack(ctx context.Context, f *os.File) (index *idxfile.MemoryIndex, sum plumbing.Hash, err error) {
+	if err = checkCount(f); err != nil {
+		return nil, sum, err
+	}
 	if _, err = f.Seek(0, io.SeekStart); err != nil {
 		return nil, sum, err
 	}
@@ -170,6 +174,26 @@ func indexPack(ctx context.Context, f *os.File) (index *idxfile.MemoryIndex, sum
 		return nil, sum, err
 	}
 	return index, sum, nil
+}
+
+// No object takes fewer bytes in a pack: a header, and an empty zlib stream.
+const minObject = 9
+
+// checkCount compares the number of objects that a pack claims with its size,
+// because the index is allocated by that number (row A-7).
+func checkCount(f *os.File) error {
+	var header [12]byte
+	if _, err := f.ReadAt(header[:], 0); err != nil {
+		return fmt.Errorf("%w: the server sent a broken pack: its header was cut", sources.ErrUnavailable)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if count := int64(binary.BigEndian.Uint32(header[8:])); count > info.Size()/minObject {
+		return fmt.Errorf("%w: the server sent a pack of %d bytes that claims %d objects", sources.ErrRefused, info.Size(), count)
+	}
+	return nil
 }
 
 // aliveFile ends reads when the call they belong to has ended.

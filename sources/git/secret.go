@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -129,14 +130,15 @@ func (m *mask) add(user, secret string) {
 		}
 	}
 	if over := len(m.values) - maxMasked; over > 0 {
-		m.values = m.values[over:]
+		m.values = m.values[over:] // the oldest were rotated out
 	}
 }
 
 func (m *mask) text(s string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, v := range m.values {
+	// The longest first: one spelling can be part of another.
+	for _, v := range slices.SortedFunc(slices.Values(m.values), func(a, b string) int { return len(b) - len(a) }) {
 		s = strings.ReplaceAll(s, v, "***")
 	}
 	return s

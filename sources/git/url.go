@@ -179,7 +179,7 @@ func (l location) address() string {
 // part of the name of its mirror. It never holds a secret.
 func (l location) String() string {
 	if l.scheme == "file" {
-		return "file://" + path.Clean(l.path)
+		return (&url.URL{Scheme: "file", Path: path.Clean(l.path)}).String()
 	}
 	host := l.host
 	if strings.Contains(host, ":") {
