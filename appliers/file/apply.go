@@ -66,6 +66,7 @@ type job struct {
 	old    *record // what the ledger says; nil when nothing
 	rec    *record // what the ledger is to say when it is done
 	noted  bool    // the ledger says that the write is about to be made
+	keeps  bool    // what is there is kept before anything else
 	backup string  // name of the backup to restore from
 	marked bool    // a pending run was set for it by this Apply
 }

@@ -45,20 +45,6 @@ func (t *tree) backupName(p string, l *look) string {
 	return string(t.a.env.Sealer.Digest(fmt.Sprintf("%s\x00%s\x00%o-%d-%d", p, t.a.digest(l), l.perm, l.uid, l.gid)))
 }
 
-// backup keeps what is at the job's path, durably, before it is replaced or
-// taken over, and notes it in the job's record and result.
-func (r *run) backup(j *job) error {
-	name, err := r.keep(j.tree, j.path, j.found)
-	if err != nil {
-		return fmt.Errorf("keep what is there: %w", err)
-	}
-	if j.rec.Backup == "" { // the first adoption is the one to go back to
-		j.rec.Adopted, j.rec.Backup = true, name
-	}
-	j.result.Backup = j.tree.backupPath(j.rec.Backup)
-	return nil
-}
-
 // keep writes a backup of what is at a path and returns its name.
 func (r *run) keep(t *tree, p string, l *look) (string, error) {
 	name := t.backupName(p, l)
@@ -169,6 +155,12 @@ func (t *tree) readBackup(name string) (kept, []byte, error) {
 		return head, nil, fmt.Errorf("backup %s is damaged: its content has another checksum", where)
 	}
 	return head, content, nil
+}
+
+// hasBackup reports whether a backup has been made.
+func (t *tree) hasBackup(name string) bool {
+	_, _, err := t.readBackup(name)
+	return err == nil
 }
 
 // isBackup reports whether a backup has been restored already.

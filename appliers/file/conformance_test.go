@@ -184,8 +184,12 @@ var variants = map[string]func(path string, n int) map[string]any{
 	"File": func(p string, n int) map[string]any {
 		return map[string]any{"path": p, "content": fmt.Sprintf("variant %d\n", n), "mode": "0640", "owner": int64(os.Getuid())}
 	},
-	"Directory": func(p string, n int) map[string]any { return map[string]any{"path": p, "mode": fmt.Sprintf("07%d0", n)} },
-	"Symlink":   func(p string, n int) map[string]any { return map[string]any{"path": p, "target": fmt.Sprintf("to/%d", n)} },
+	"Directory": func(p string, n int) map[string]any {
+		return map[string]any{"path": p, "mode": fmt.Sprintf("07%d0", n)}
+	},
+	"Symlink": func(p string, n int) map[string]any {
+		return map[string]any{"path": p, "target": fmt.Sprintf("to/%d", n)}
+	},
 }
 
 func TestConformance(t *testing.T) {

@@ -103,6 +103,9 @@ func (r *run) prepareWrite(j *job) error {
 		return err
 	}
 	if same {
+		if c.Action == plan.Adopt && !j.rec.Known {
+			r.willKeep(j)
+		}
 		j.state = jobSame
 		return nil
 	}
@@ -118,7 +121,26 @@ func (r *run) prepareWrite(j *job) error {
 	if err := moved(j); err != nil {
 		return err
 	}
-	return suitable(j)
+	if err := suitable(j); err != nil {
+		return err
+	}
+	if c.Adopting {
+		r.willKeep(j)
+	}
+	return nil
+}
+
+// willKeep names the backup that the job is going to make, so that the ledger
+// knows it before anything is replaced. The first adoption is the one to go
+// back to; what we wrote ourselves is not kept.
+func (r *run) willKeep(j *job) {
+	if j.rec.Known && j.old.Digest == r.a.digest(j.found) {
+		return
+	}
+	j.keeps = true
+	if j.rec.Backup == "" || !j.tree.hasBackup(j.rec.Backup) {
+		j.rec.Adopted, j.rec.Backup = true, j.tree.backupName(j.path, j.found)
+	}
 }
 
 // moved holds a conditional write to its condition.
@@ -244,14 +266,26 @@ func (r *run) clear(t *tree) {
 		}
 	}
 	for dir := range dirs {
-		fd, err := t.dir(dir)
-		if err != nil {
-			continue
+		if fd, err := t.dir(dir); err == nil {
+			r.clearDir(fd)
 		}
-		if n, err := removeTemps(fd); err == nil && n > 0 {
-			r.a.count(func(s *Stats) { s.TempFilesRemoved += n })
-		}
-		unix.Close(fd)
+	}
+	if t.root.cleared {
+		return
+	}
+	t.root.cleared = true
+	if fd, err := t.state(false); err == nil {
+		r.clearDir(fd)
+	}
+	if fd, err := t.backups(false); err == nil {
+		r.clearDir(fd)
+	}
+}
+
+func (r *run) clearDir(fd int) {
+	defer unix.Close(fd)
+	if n, err := removeTemps(fd); err == nil && n > 0 {
+		r.a.count(func(s *Stats) { s.TempFilesRemoved += n })
 	}
 }
 

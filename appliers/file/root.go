@@ -46,6 +46,8 @@ type root struct {
 	cross bool // mount points below may be crossed
 	walk  bool // no openat2: step down one directory at a time
 
+	cleared bool // what an earlier process left in the state directory is gone; owned by who may write
+
 	mu     sync.Mutex
 	id     string // as the durable map knows it; "" not yet looked up or never written
 	looked bool
@@ -137,8 +139,8 @@ func walk(dirfd int, rel string, flags int, cross bool) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	var first unix.Stat_t
-	if err := unix.Fstat(at, &first); err != nil {
+	first, err := mountOf(at)
+	if err != nil {
 		unix.Close(at)
 		return -1, err
 	}
@@ -158,17 +160,30 @@ func walk(dirfd int, rel string, flags int, cross bool) (int, error) {
 		if err != nil {
 			return -1, err
 		}
-		var st unix.Stat_t
-		if err := unix.Fstat(next, &st); err != nil || (!cross && st.Dev != first.Dev) {
+		mount, err := mountOf(next)
+		if err == nil && !cross && mount != first {
+			err = unix.EXDEV
+		}
+		if err != nil {
 			unix.Close(next)
-			if err == nil {
-				err = unix.EXDEV
-			}
 			return -1, err
 		}
 		at = next
 	}
 	return at, nil
+}
+
+// mountOf tells mounts apart. Kernels before 5.8 have no number for them; the
+// device stands in, which does not see a bind mount of the same file system.
+func mountOf(fd int) (id [3]uint64, err error) {
+	var st unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st); err != nil {
+		return id, err
+	}
+	if st.Mask&unix.STATX_MNT_ID != 0 {
+		return [3]uint64{st.Mnt_id}, nil
+	}
+	return [3]uint64{0, uint64(st.Dev_major), uint64(st.Dev_minor)}, nil
 }
 
 func symlinkAt(dirfd int, name string) bool {
@@ -225,22 +240,32 @@ func explain(err error, p string) error {
 	return fmt.Errorf("%s: %w", p, err)
 }
 
-// withClass decides what the loop does about an error of the file system.
+// withClass decides what the loop does about an error of the file system. A
+// class that was decided where the error arose stays.
 func withClass(err error) error {
+	if appliers.ClassOf(err) != appliers.Retry {
+		return err
+	}
 	var errno unix.Errno
+	if errors.As(err, &errno) && passing[errno] {
+		return err
+	}
 	switch {
 	case errors.Is(err, ErrOddType), errors.Is(err, ErrHardLinks), errors.Is(err, ErrProtected), errors.Is(err, ErrOutside):
 		return appliers.WithClass(appliers.Stop, err)
 	case errors.Is(err, ErrSymlink), errors.Is(err, ErrMount), errors.Is(err, ErrRoot):
 		return appliers.WithClass(appliers.Wait, err)
-	case !errors.As(err, &errno):
-		return err
-	}
-	switch errno {
-	case unix.EACCES, unix.EPERM, unix.EROFS, unix.ENOTDIR, unix.ENOENT, unix.ENOTEMPTY, unix.EISDIR, unix.EBUSY:
+	case errno != 0:
 		return appliers.WithClass(appliers.Wait, err)
 	}
 	return err
+}
+
+// passing are the errors of the kernel that go away by themselves or when there
+// is room again; all others wait for somebody to change something.
+var passing = map[unix.Errno]bool{
+	unix.EMFILE: true, unix.ENFILE: true, unix.ENOMEM: true, unix.EIO: true, unix.ENOSPC: true, unix.EDQUOT: true,
+	unix.EINTR: true, unix.EAGAIN: true, unix.ETXTBSY: true, unix.ENOBUFS: true, unix.ESTALE: true, unix.EEXIST: true,
 }
 
 // identify compares the root's identity with the one on record. A root without

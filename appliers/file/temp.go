@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"os"
 	"regexp"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,5 +72,6 @@ func entries(dirfd int) ([]string, error) {
 	for i, e := range list {
 		names[i] = e.Name()
 	}
+	slices.Sort(names)
 	return names, err
 }

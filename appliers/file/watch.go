@@ -195,9 +195,18 @@ func (g *gathering) event(e fsnotify.Event) {
 	g.paths[e.Name] = true
 	// A directory on the way came or went: what is watched has to be found again.
 	if e.Op&(fsnotify.Create|fsnotify.Remove|fsnotify.Rename) != 0 && g.set.declared(e.Name) {
-		delete(g.watching, e.Name)
+		for dir := range g.watching {
+			if dir == e.Name || strings.HasPrefix(dir, e.Name+"/") {
+				g.drop(dir)
+			}
+		}
 		g.follow()
 	}
+}
+
+func (g *gathering) drop(dir string) {
+	_ = g.notify.Remove(dir) // one that is gone is no matter
+	delete(g.watching, dir)
 }
 
 func (g *gathering) report(changed func([]plan.Key)) {
@@ -212,31 +221,33 @@ func (g *gathering) report(changed func([]plan.Key)) {
 	}
 }
 
-// follow watches what is to be watched and no more. In the place of a directory
-// that is not there, the nearest above it is watched.
+// follow watches what is to be watched and no more: the directories of watched
+// files, and those above them up to the root, whose renaming would move them away.
 func (g *gathering) follow() {
 	want := map[string]bool{}
 	for _, dir := range g.set.dirs() {
-		for ; dir != "/" && dir != "."; dir = path.Dir(dir) {
-			if want[dir] {
-				break
-			}
-			if err := g.add(dir); err == nil {
-				want[dir] = true
-				break
-			} else if !errors.Is(err, os.ErrNotExist) && !strings.Contains(err.Error(), "not a directory") {
+		for ; g.inside(dir) && !want[dir]; dir = path.Dir(dir) {
+			want[dir] = true
+			if err := g.add(dir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, errNoDirectory) {
 				g.lost = true // no more watches: what happens there is seen by the next look only
-				break
 			}
 		}
 	}
 	for dir := range g.watching {
 		if !want[dir] {
-			_ = g.notify.Remove(dir) // one that is gone is no matter
-			delete(g.watching, dir)
+			g.drop(dir)
 		}
 	}
 }
+
+// inside reports whether a directory is a root or lies in one.
+func (g *gathering) inside(dir string) bool {
+	return slices.ContainsFunc(g.roots, func(r *root) bool {
+		return dir == r.path || strings.HasPrefix(dir, strings.TrimSuffix(r.path, "/")+"/")
+	})
+}
+
+var errNoDirectory = errors.New("not a directory")
 
 func (g *gathering) add(dir string) error {
 	if g.watching[dir] {
@@ -247,7 +258,7 @@ func (g *gathering) add(dir string) error {
 		return err
 	}
 	if !st.IsDir() {
-		return fmt.Errorf("%s: not a directory", dir)
+		return fmt.Errorf("%s: %w", dir, errNoDirectory)
 	}
 	if err := g.notify.Add(dir); err != nil {
 		return err

@@ -13,7 +13,6 @@ import (
 
 	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/effect"
-	"github.com/gitopsd/gitopsd/internal/plan"
 )
 
 // touched is a directory with changes that are not durable yet.
@@ -32,7 +31,7 @@ var errUncertain = errors.New("it is not certain whether this has happened")
 // write carries out the open jobs: writes from the top down, then deletes from the bottom up.
 func (r *run) write(ctx context.Context) {
 	for _, j := range r.in(jobSame) {
-		if err := r.keepAdopted(j); err != nil {
+		if err := r.keepFirst(j); err != nil {
 			j.end(refusal(err))
 		}
 	}
@@ -91,11 +90,12 @@ func (r *run) do(name effect.Name, p string, step func() error) error {
 	return fmt.Errorf("%s: %w: %w", p, errUncertain, err)
 }
 
-// keepAdopted backs up what is adopted as it is, and names the backup of what
-// was adopted before.
-func (r *run) keepAdopted(j *job) error {
-	if j.op.Change.Action == plan.Adopt && !j.rec.Known {
-		return r.backup(j)
+// keepFirst backs up what the job takes over, and names the backup in its result.
+func (r *run) keepFirst(j *job) error {
+	if j.keeps {
+		if _, err := r.keep(j.tree, j.path, j.found); err != nil {
+			return fmt.Errorf("keep what is there: %w", err)
+		}
 	}
 	if j.rec.Backup != "" && !j.deletes() {
 		j.result.Backup = j.tree.backupPath(j.rec.Backup)
@@ -104,13 +104,8 @@ func (r *run) keepAdopted(j *job) error {
 }
 
 func (r *run) put(ctx context.Context, j *job) error {
-	if j.op.Change.Adopting && !j.found.absent && !(j.rec.Known && j.old.Digest == r.a.digest(j.found)) {
-		if err := r.backup(j); err != nil {
-			return err
-		}
-	}
-	if j.rec.Backup != "" {
-		j.result.Backup = j.tree.backupPath(j.rec.Backup)
+	if err := r.keepFirst(j); err != nil {
+		return err
 	}
 	if _, _, err := j.tree.parent(j.path); errors.Is(err, unix.ENOENT) {
 		return appliers.WithClass(appliers.Wait, fmt.Errorf("directory %s does not exist; declare it as a Directory, or create it", path.Dir(j.path)))

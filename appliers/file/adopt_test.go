@@ -1,0 +1,311 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/gitopsd/gitopsd/appliers"
+	"github.com/gitopsd/gitopsd/internal/manifest"
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+func TestPruneOfAdoptedFiles(t *testing.T) {
+	for _, tt := range []struct {
+		onPrune string
+		adopt   plan.Action // Update replaces other content, Adopt takes over the same
+		want    string      // content after the prune; "" is gone
+	}{
+		{"", plan.Update, ""}, {pruneDelete, plan.Update, ""}, {pruneRestore, plan.Update, "foreign\n"}, {pruneLeave, plan.Update, "ours\n"},
+		{pruneRestore, plan.Adopt, "ours\n"}, {pruneDelete, plan.Adopt, ""},
+	} {
+		t.Run(fmt.Sprint(tt.onPrune, "-", tt.adopt), func(t *testing.T) {
+			h := newHost(t, "")
+			foreign := "foreign\n"
+			if tt.adopt == plan.Adopt {
+				foreign = "ours\n"
+			}
+			h.put(t, "f", foreign)
+			mode := os.FileMode(0o604)
+			if tt.adopt == plan.Adopt {
+				mode = 0o644
+			}
+			if err := os.Chmod(h.path("f"), mode); err != nil {
+				t.Fatal(err)
+			}
+			spec := map[string]any{"path": h.path("f"), "content": "ours\n"}
+			if tt.onPrune != "" {
+				spec["onPrune"] = tt.onPrune
+			}
+			obj := object(t, kindFile, "f", spec)
+			op := h.op(t, tt.adopt, obj)
+			op.Change.Adopting = tt.adopt == plan.Update
+			r := h.must(t, op)
+			if _, err := os.Stat(r.Backup); err != nil {
+				t.Fatalf("backup %q: %v", r.Backup, err)
+			}
+			if again := h.must(t, op); again.Backup != r.Backup {
+				t.Errorf("the second apply names backup %q, the first %q", again.Backup, r.Backup)
+			}
+			h.converged(t, obj)
+			// The adopted file is changed twice more: the first content is the one to go back to.
+			for i := range 2 {
+				spec["content"] = fmt.Sprintf("later %d\n", i)
+				h.must(t, h.op(t, plan.Update, object(t, kindFile, "f", spec)))
+			}
+			spec["content"] = "ours\n"
+			h.must(t, h.op(t, plan.Update, object(t, kindFile, "f", spec)))
+			h.Applier = h.reopen(t)
+			for range 2 { // a delete that comes again changes nothing
+				del := h.op(t, plan.Delete, obj)
+				del.Change.Entry.Backup, del.Change.Entry.OnPrune = r.Backup, tt.onPrune
+				h.must(t, del)
+			}
+			b, err := os.ReadFile(h.path("f"))
+			if string(b) != tt.want || (tt.want == "" && !errors.Is(err, os.ErrNotExist)) {
+				t.Errorf("after the prune %q %v, want %q", b, err, tt.want)
+			}
+			if st, err := os.Stat(h.path("f")); tt.onPrune == pruneRestore && (err != nil || st.Mode().Perm() != mode) {
+				t.Errorf("restored with mode %v %v", st.Mode(), err)
+			}
+			if marks, err := h.Marked(context.Background()); err != nil || len(marks) != 0 {
+				t.Errorf("marks %v %v", marks, err)
+			}
+		})
+	}
+}
+
+// What is to be restored and cannot be is not removed.
+func TestMissingBackup(t *testing.T) {
+	h := newHost(t, "")
+	obj := object(t, kindFile, "f", map[string]any{"path": h.path("f"), "content": "ours\n", "onPrune": "restore"})
+	h.put(t, "f", "foreign\n")
+	op := h.op(t, plan.Update, obj)
+	op.Change.Adopting = true
+	r := h.must(t, op)
+	b, err := os.ReadFile(r.Backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, damage := range map[string]func() error{
+		"damaged": func() error { return os.WriteFile(r.Backup, append(b, '!'), 0o600) },
+		"missing": func() error { return os.Remove(r.Backup) },
+	} {
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		del := h.op(t, plan.Delete, obj)
+		del.Change.Entry.Backup = r.Backup
+		if r := h.apply(del)[0]; r.Outcome != appliers.Refused || appliers.ClassOf(r.Err) != appliers.Stop || h.content(t, "f") != "ours\n" {
+			t.Errorf("%s: %v %v", name, r.Outcome, r.Err)
+		}
+	}
+	// A file that was created, not adopted, has nothing to go back to.
+	made := object(t, kindFile, "g", map[string]any{"path": h.path("g"), "content": "ours\n", "onPrune": "restore"})
+	h.must(t, h.op(t, plan.Create, made))
+	h.must(t, h.op(t, plan.Delete, made))
+	if _, err := os.Stat(h.path("g")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("created file: %v", err)
+	}
+}
+
+func TestUnmanagedOwnerStays(t *testing.T) {
+	if os.Getuid() != 0 {
+		return // only root can give files away; the conformance suite runs as anybody
+	}
+	h := newHost(t, "")
+	h.put(t, "f", "old\n")
+	if err := os.Chown(h.path("f"), 12345, 23456); err != nil {
+		t.Fatal(err)
+	}
+	h.must(t, h.op(t, plan.Update, file(t, h.path("f"), "new\n")))
+	o := h.see(t, object(t, kindFile, "f", map[string]any{"path": h.path("f"), "content": "new\n", "owner": int64(12345), "group": "23456"}))
+	if s := o.Object.Spec(); s["owner"] != "12345" || s["group"] != "23456" {
+		t.Errorf("%s", text(o.Object))
+	}
+	named := object(t, kindFile, "f", map[string]any{"path": h.path("f"), "content": "new\n", "owner": "root", "group": "0"})
+	h.must(t, h.op(t, plan.Update, named))
+	h.converged(t, named)
+	r := h.apply(h.op(t, plan.Update, object(t, kindFile, "f", map[string]any{"path": h.path("f"), "content": "x", "owner": "no-such-user"})))[0]
+	if r.Outcome != appliers.Refused || appliers.ClassOf(r.Err) != appliers.Wait || !strings.Contains(r.Err.Error(), `user "no-such-user" is not known`) {
+		t.Errorf("%v %v", r.Outcome, r.Err)
+	}
+}
+
+func TestDirectories(t *testing.T) {
+	h := newHost(t, "")
+	dir := object(t, kindDirectory, "d", map[string]any{"path": h.path("d")})
+	inside := file(t, h.path("d/x"), "x")
+	// One Apply, in the worst order: the directory is made first, and removed last.
+	for _, r := range h.apply(h.op(t, plan.Create, inside), h.op(t, plan.Create, dir)) {
+		if r.Outcome != appliers.Done {
+			t.Fatalf("%v %v", r.Outcome, r.Err)
+		}
+	}
+	h.put(t, "d/stranger", "")
+	got := h.apply(h.op(t, plan.Delete, dir), h.op(t, plan.Delete, inside))
+	if got[0].Outcome != appliers.Refused || appliers.ClassOf(got[0].Err) != appliers.Wait || !strings.Contains(got[0].Err.Error(), "stranger") || got[1].Outcome != appliers.Done {
+		t.Errorf("%v %v, %v", got[0].Outcome, got[0].Err, got[1].Outcome)
+	}
+	if err := os.Remove(h.path("d/stranger")); err != nil {
+		t.Fatal(err)
+	}
+	h.must(t, h.op(t, plan.Delete, dir))
+	r := h.apply(h.op(t, plan.Create, file(t, h.path("no/where"), "x")))[0]
+	if r.Outcome != appliers.Refused || appliers.ClassOf(r.Err) != appliers.Wait || !strings.Contains(r.Err.Error(), "declare it as a Directory") {
+		t.Errorf("without a directory: %v %v", r.Outcome, r.Err)
+	}
+}
+
+// Strangers are reported; where the directory asks for it they are removed,
+// counted and kept, and never what any application has declared.
+func TestExclusiveDirectories(t *testing.T) {
+	h := newHost(t, fmt.Sprintf(`, "protected": [%q]`, "/nowhere"))
+	for _, d := range []string{"d", "d/ours", "d/empty", "d/full"} {
+		if err := os.Mkdir(h.path(d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.must(t, h.op(t, plan.Create, file(t, h.path("d/own"), "own")))
+	other := h.op(t, plan.Create, file(t, h.path("d/ours/deep"), "deep"))
+	other.Application = "other"
+	h.must(t, other)
+	waiting := file(t, h.path("d/declared"), "declared, not yet written")
+	h.SetWatched("third", []appliers.Query{query(key(waiting), h.resolve(t, waiting))})
+	for _, name := range []string{"d/s1", "d/declared", "d/full/x", "d/batch"} {
+		h.put(t, name, "stranger")
+	}
+	if err := os.Symlink("/etc/passwd", h.path("d/link")); err != nil {
+		t.Fatal(err)
+	}
+	report := object(t, kindDirectory, "d", map[string]any{"path": h.path("d"), "exclusive": true})
+	o := h.see(t, report)
+	want := []any{"batch", "empty", "full", "link", "s1"}
+	if !manifest.Equal(o.Object.Spec()["strangers"], want) {
+		t.Errorf("strangers %v, want %v", o.Object.Spec()["strangers"], want)
+	}
+	if health, err := h.Health(t.Context(), []appliers.Query{query(key(report), h.resolve(t, report))}); err != nil ||
+		!strings.Contains(health[key(report)].Message, "s1") || health[key(report)].Status != appliers.Healthy {
+		t.Errorf("%v %v", health, err)
+	}
+	h.must(t, h.op(t, plan.Adopt, report))
+	if list, err := os.ReadDir(h.path("d")); err != nil || len(list) != 8 {
+		t.Errorf("reporting removed something: %v %v", list, err)
+	}
+	remove := object(t, kindDirectory, "d", map[string]any{"path": h.path("d"), "exclusive": map[string]any{"remove": true}})
+	batch := h.op(t, plan.Update, file(t, h.path("d/batch"), "ours now"))
+	batch.Change.Adopting = true
+	got := h.apply(h.op(t, plan.Update, remove), batch)
+	if got[0].Outcome != appliers.Uncertain || appliers.ClassOf(got[0].Err) != appliers.Wait || !strings.Contains(got[0].Err.Error(), "d/full") {
+		t.Errorf("a full directory: %v %v", got[0].Outcome, got[0].Err)
+	}
+	if err := os.RemoveAll(h.path("d/full")); err != nil {
+		t.Fatal(err)
+	}
+	h.must(t, h.op(t, plan.Update, remove))
+	h.converged(t, remove)
+	for name, there := range map[string]bool{"own": true, "ours/deep": true, "declared": true, "batch": true, "s1": false, "link": false, "empty": false} {
+		if _, err := os.Lstat(h.path("d/" + name)); (err == nil) != there {
+			t.Errorf("%s: %v, want there %v", name, err, there)
+		}
+	}
+	if n := h.Stats().StrangersRemoved; n != 3 {
+		t.Errorf("%d strangers counted", n)
+	}
+	kept, err := os.ReadDir(h.path(stateDir + "/" + backupDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := ""
+	for _, e := range kept {
+		b, err := os.ReadFile(h.path(stateDir + "/" + backupDir + "/" + e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all += string(b)
+	}
+	for _, s := range []string{"d/s1", "d/link", "d/empty", "/etc/passwd"} {
+		if !strings.Contains(all, s) {
+			t.Errorf("%s was not kept", s)
+		}
+	}
+}
+
+func TestLedgerSurvivesDamage(t *testing.T) {
+	h := newHost(t, "")
+	for i := range 3 {
+		h.must(t, h.op(t, plan.Create, file(t, h.path(fmt.Sprintf("f%d", i)), "x")))
+	}
+	ledger := h.path(stateDir + "/" + ledgerName)
+	whole, err := os.ReadFile(ledger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(ledger); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("ledger mode %v %v", st.Mode(), err)
+	}
+	names := func() string {
+		t.Helper()
+		marks, err := h.reopen(t).Marked(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := ""
+		for _, m := range marks {
+			s += " " + m.Locator[len(h.root):]
+		}
+		return s
+	}
+	flipped := append([]byte(nil), whole...)
+	flipped[20] ^= 1 // in the intent of the first file, which its confirmation replaces
+	for name, tt := range map[string]struct {
+		content []byte
+		want    string
+	}{
+		"whole": {whole, " /f0 /f1 /f2"}, "torn": {whole[:len(whole)-10], " /f0 /f1 /f2"}, "flipped": {flipped, " /f0 /f1 /f2"}, "empty": {nil, ""},
+	} {
+		if err := os.WriteFile(ledger, tt.content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := names(); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+	// A torn line is ended before the next one is written.
+	if err := os.WriteFile(ledger, whole[:len(whole)-10], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.Applier = h.reopen(t)
+	h.must(t, h.op(t, plan.Create, file(t, h.path("f3"), "x")))
+	if got := names(); got != " /f0 /f1 /f2 /f3" {
+		t.Errorf("after a torn line: %q", got)
+	}
+}
+
+func TestLedgerIsCompacted(t *testing.T) {
+	h := newHost(t, "")
+	tree, err := h.open(t.Context(), h.roots[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.close()
+	for i := range 30 {
+		recs := make([]*record, 100)
+		for n := range recs {
+			recs[n] = &record{Path: h.path(fmt.Sprintf("f%d", n)), Application: "web", Epoch: uint64(i), Gone: n == 7}
+		}
+		if err := tree.write(recs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l := &tree.root.led; l.lines > 2*100+compactAt+100 || len(l.byPath) != 99 || l.epoch != 29 {
+		t.Errorf("%d lines, %d records, epoch %d", l.lines, len(l.byPath), l.epoch)
+	}
+	fresh := h.reopen(t)
+	if marks, err := fresh.Marked(t.Context()); err != nil || len(marks) != 99 {
+		t.Errorf("%d marks %v", len(marks), err)
+	}
+}
