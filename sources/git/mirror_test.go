@@ -2,6 +2,9 @@ package git
 
 import (
 	"context"
+	"crypto/sha1"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -372,5 +375,54 @@ func TestLockedMirror(t *testing.T) {
 	unlock()
 	if err := r.Fetch(t.Context(), mainRef, id); err != nil {
 		t.Error(err)
+	}
+}
+
+// Row A-9: an index that leads to another, sound object is the damage that only
+// the hash of the content can show.
+func TestIndexThatPointsElsewhere(t *testing.T) {
+	p := localPlace(t)
+	p.repo.Write("main", map[string]string{"a": "one", "b": "two"})
+	r, id := fetched(t, p)
+	r.Close()
+	paths, err := filepath.Glob(filepath.Join(r.MirrorDir(), "objects/pack/pack-*.idx"))
+	if err != nil || len(paths) != 1 {
+		t.Fatal(paths, err)
+	}
+	data, err := os.ReadFile(paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	const fanout = 8
+	n := int(binary.BigEndian.Uint32(data[fanout+255*4:]))
+	hashes, offsets := data[fanout+1024:], data[fanout+1024+n*24:]
+	var blobs []int
+	for i := range n {
+		h := hex.EncodeToString(hashes[i*20 : i*20+20])
+		if h == p.repo.Blob("one") || h == p.repo.Blob("two") {
+			blobs = append(blobs, i)
+		}
+	}
+	x, y := offsets[blobs[0]*4:][:4], offsets[blobs[1]*4:][:4]
+	for i := range x {
+		x[i], y[i] = y[i], x[i]
+	}
+	sum := sha1.Sum(data[:len(data)-20])
+	copy(data[len(data)-20:], sum[:])
+	if err := os.Chmod(paths[0], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(paths[0], data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r = mustOpen(t, p.options)
+	if got, err := readAll(t, r, id); !errors.Is(err, sources.ErrDamaged) {
+		t.Errorf("reads %v, %v, want ErrDamaged", got, err)
+	}
+	if err := r.Fetch(t.Context(), mainRef, id); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readAll(t, r, id); err != nil || got["a"] != "one" || got["b"] != "two" {
+		t.Errorf("after the fetch %v, %v", got, err)
 	}
 }
