@@ -273,7 +273,7 @@ func (h *host) dieAt(n int, after bool) {
 // killed runs one Apply and reports whether it was killed.
 func (h *host) killed(ops []appliers.Operation) (died bool) {
 	defer func() {
-		if p := recover(); p != nil && p != errKilled { //nolint:errorlint // the very value
+		if p := recover(); p != nil && p != errKilled { // the very value
 			panic(p)
 		} else if p != nil {
 			died = true

@@ -124,7 +124,7 @@ func started(t *testing.T, a *Applier, changed func([]plan.Key)) {
 	go func() { ended <- a.Watch(ctx, changed) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-ended; err != context.Canceled { //nolint:errorlint // returned as it is
+		if err := <-ended; err != context.Canceled {
 			t.Errorf("Watch = %v", err)
 		}
 	})
