@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	pb "github.com/gitopsd/gitopsd/api/gitopsd/v1alpha1"
+	"github.com/gitopsd/gitopsd/internal/api"
+)
+
+// streams is what a command may touch of the world around it.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+	getenv   func(string) string
+	now      func() time.Time
+	// outTerminal and errTerminal say that a person is watching.
+	inTerminal, outTerminal, errTerminal bool
+}
+
+func standardStreams() streams {
+	return streams{
+		in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv, now: time.Now,
+		inTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
+		outTerminal: term.IsTerminal(int(os.Stdout.Fd())),
+		errTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+	}
+}
+
+// cli is one run of the command line. Each command is made by a method of it, in
+// a file of its own.
+type cli struct {
+	streams
+	socket string
+	code   int // exit code of a command that succeeded
+}
+
+// execute runs one command line and returns its exit code.
+func execute(ctx context.Context, s streams, args []string) int {
+	c := &cli{streams: s}
+	root := c.rootCommand()
+	root.SetArgs(args)
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	if err := root.ExecuteContext(ctx); err != nil {
+		return c.fail(err)
+	}
+	return c.code
+}
+
+func (c *cli) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "gitopsd",
+		Short: "Keep hosts in step with Git",
+		Long: "gitopsd pulls declarative YAML from Git, refuses what policies deny, shows and applies the difference,\n" +
+			"and heals what drifts. Most commands speak to the running daemon through its socket; run, validate,\n" +
+			"policy, init and doctor need none.",
+		SuggestionsMinimumDistance: 2,
+		SilenceUsage:               true,
+		SilenceErrors:              true,
+		Args:                       c.unknownCommand,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.PersistentFlags().StringVar(&c.socket, "socket", "", "socket of the daemon (default: $GITOPSD_SOCKET, or for a user $XDG_RUNTIME_DIR/gitopsd.sock, or "+systemSocket+")")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return hinted(err, "%s --help lists the flags", cmd.CommandPath())
+	})
+	root.AddGroup(
+		&cobra.Group{ID: groupLook, Title: "Look:"},
+		&cobra.Group{ID: groupSteer, Title: "Steer:"},
+		&cobra.Group{ID: groupLocal, Title: "Without a daemon:"},
+	)
+	for id, commands := range map[string][]*cobra.Command{
+		groupLook:  {c.statusCommand(), c.diffCommand(), c.getCommand(), c.historyCommand(), c.auditCommand()},
+		groupSteer: {c.syncCommand(), c.approveCommand(), c.suspendCommand(), c.resumeCommand(), c.acceptHistoryCommand()},
+		groupLocal: {c.runCommand(), c.validateCommand(), c.policyCommand(), c.initCommand(), c.doctorCommand()},
+		"":         {c.versionCommand(), c.manCommand()},
+	} {
+		for _, cmd := range commands {
+			cmd.GroupID = id
+			root.AddCommand(cmd)
+		}
+	}
+	return root
+}
+
+// The groups of commands in the help text.
+const (
+	groupLook  = "look"
+	groupSteer = "steer"
+	groupLocal = "local"
+)
+
+func (c *cli) unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("there is no command %q", args[0])
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return hinted(err, "did you mean gitopsd %s?", near[0])
+	}
+	return hinted(err, "gitopsd --help lists the commands")
+}
+
+// arguments holds a command to a number of arguments.
+func arguments(least, most int, usage string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least || (most >= 0 && len(args) > most) {
+			return hinted(fmt.Errorf("wrong number of arguments: %d", len(args)), "usage: %s %s", cmd.CommandPath(), usage)
+		}
+		return nil
+	}
+}
+
+// client connects to the daemon. The caller closes it.
+func (c *cli) client(ctx context.Context) (*api.Client, error) { return api.Dial(ctx, c.socketPath()) }
+
+// socketPath is --socket or its default.
+func (c *cli) socketPath() string {
+	if c.socket != "" {
+		return c.socket
+	}
+	return defaultSocket(c.getenv, os.Geteuid())
+}
+
+// ask makes one call to the daemon: call is a method expression, as in
+// (*api.Client).GetStatus.
+func ask[Req, Res any](ctx context.Context, c *cli, call func(*api.Client, context.Context, *connect.Request[Req]) (*connect.Response[Res], error), req *Req) (*Res, error) {
+	client, err := c.client(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	res, err := call(client, ctx, connect.NewRequest(req))
+	if err != nil {
+		return nil, err
+	}
+	return res.Msg, nil
+}
+
+// applicationNames completes the names of applications from the daemon.
+func (c *cli) applicationNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	res, err := ask(ctx, c, (*api.Client).GetStatus, &pb.GetStatusRequest{})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var names []string
+	for _, a := range res.Applications {
+		names = append(names, a.Application)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// errSilent ends a command with code 1 after it has said everything itself.
+var errSilent = errors.New("")

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	pb "github.com/gitopsd/gitopsd/api/gitopsd/v1alpha1"
+	"github.com/gitopsd/gitopsd/internal/api"
+	"github.com/gitopsd/gitopsd/internal/config"
+	"github.com/gitopsd/gitopsd/internal/effect"
+)
+
+// The words of a diagnosis.
+const (
+	checkOK   = "OK"
+	checkWarn = "WARN"
+	checkFail = "FAIL"
+)
+
+// doctor runs checks and prints one line for each.
+type doctor struct {
+	*cli
+	failed bool
+}
+
+func (c *cli) doctorCommand() *cobra.Command {
+	var configPath, stateDir string
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check configuration, credentials, sources, state and socket",
+		Long: "Check what a daemon with this configuration needs, one line for each: OK, WARN or FAIL, with what to do. Sources\n" +
+			"are asked for their refs; nothing is fetched and nothing is written. The exit code is 1 when anything fails.",
+		Args: arguments(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d := &doctor{cli: c}
+			if configPath == "" {
+				configPath = defaultConfig(c.getenv, os.Geteuid())
+			}
+			if stateDir == "" {
+				stateDir = defaultStateDir(c.getenv, os.Geteuid())
+			}
+			d.config(cmd.Context(), configPath, timeout)
+			d.state(stateDir)
+			d.daemon(cmd.Context(), timeout)
+			if d.failed {
+				return errSilent
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&configPath, "config", "", "configuration file or directory (default: "+systemConfig+", or for a user ~/.config/gitopsd/gitopsd.yaml)")
+	cmd.Flags().StringVar(&stateDir, "state-dir", "", "state directory of the daemon (default: "+systemStateDir+", or for a user ~/.local/state/gitopsd)")
+	cmd.Flags().DurationVar(&timeout, "timeout", 15*time.Second, "longest time to wait for one answer")
+	return cmd
+}
+
+// say prints a line; a multi-line text goes on below, indented.
+func (d *doctor) say(state, what, text, hint string) {
+	d.failed = d.failed || state == checkFail
+	col := map[string]color{checkOK: green, checkWarn: yellow, checkFail: red}[state]
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	fmt.Fprintf(d.out, "%s %s: %s\n", d.outPaint(col, fmt.Sprintf("%-4s", state)), safe(what), safe(lines[0]))
+	for _, line := range lines[1:] {
+		fmt.Fprintf(d.out, "     %s\n", safe(line))
+	}
+	if hint != "" {
+		fmt.Fprintf(d.out, "     -> %s\n", safe(hint))
+	}
+}
+
+// verdict says OK with text, or FAIL with the error.
+func (d *doctor) verdict(what string, err error, text, hint string) bool {
+	if err != nil {
+		d.say(checkFail, what, err.Error(), hint)
+		return false
+	}
+	d.say(checkOK, what, text, "")
+	return true
+}
+
+func (d *doctor) config(ctx context.Context, path string, timeout time.Duration) {
+	what := "configuration " + path
+	cfg, err := config.LoadPath(path)
+	if err != nil {
+		d.say(checkFail, what, err.Error(), "the daemon would not start with it; gitopsd validate --config checks it again")
+		return
+	}
+	d.say(checkOK, what, strings.Join([]string{
+		plural(len(cfg.Sources), "source"), plural(len(cfg.PolicySets), "policy set"),
+		plural(len(cfg.Targets), "target"), plural(len(cfg.Applications), "application"),
+	}, ", "), "")
+	d.writable(what, path)
+	for _, s := range cfg.Sources {
+		if d.credentials(ctx, s) {
+			d.source(ctx, s, timeout)
+		}
+	}
+	for _, p := range cfg.PolicySets {
+		if p.Spec.Source == nil {
+			_, err := loadPolicySet(ctx, p)
+			d.verdict("policy set "+p.Name, err, "compiles", "gitopsd policy test runs its tests")
+		}
+	}
+	if _, err := openTargets(cfg); err != nil {
+		d.say(checkFail, "targets", err.Error(), "see the documentation of the target's kind")
+	} else {
+		d.say(checkOK, "targets", "their sections are valid", "")
+	}
+}
+
+// writable warns when others could change a file.
+func (d *doctor) writable(what, path string) {
+	info, err := os.Stat(path)
+	if err == nil && info.Mode().Perm()&0o002 != 0 {
+		d.say(checkWarn, what, fmt.Sprintf("everybody may write it (mode %04o)", info.Mode().Perm()), "chmod o-w "+path)
+	}
+}
+
+// credentials tries to read every secret of a source.
+func (d *doctor) credentials(ctx context.Context, s config.Source) bool {
+	if s.Spec.Git == nil || s.Spec.Git.Auth == nil {
+		return true
+	}
+	var refs []*config.SecretRef
+	switch a := s.Spec.Git.Auth; {
+	case a.Basic != nil:
+		refs = append(refs, &a.Basic.PasswordFrom)
+	case a.Bearer != nil:
+		refs = append(refs, &a.Bearer.TokenFrom)
+	case a.SSH != nil:
+		refs = append(refs, a.SSH.KeyFrom, a.SSH.PassphraseFrom)
+	}
+	good := true
+	for _, ref := range refs {
+		if ref == nil {
+			continue
+		}
+		_, err := secret(ref).Resolve(ctx)
+		good = d.verdict("source "+s.Name+", secret", err, secretPlace(ref)+" can be read", "put the secret there, readable for the daemon's user only") && good
+		if info, err := os.Stat(ref.File); ref.File != "" && err == nil && info.Mode().Perm()&0o077 != 0 {
+			d.say(checkWarn, "source "+s.Name+", secret", fmt.Sprintf("%s is readable for others (mode %04o)", ref.File, info.Mode().Perm()), "chmod 600 "+ref.File)
+		}
+	}
+	return good
+}
+
+// secretPlace names where a secret is, never the secret.
+func secretPlace(r *config.SecretRef) string {
+	switch {
+	case r.Env != "":
+		return "environment variable " + r.Env
+	case r.File != "":
+		return "file " + r.File
+	default:
+		return "credential " + r.Credential
+	}
+}
+
+// source asks a source for its ref. A mirror that opening may prepare is put
+// into a directory that is removed again.
+func (d *doctor) source(ctx context.Context, s config.Source, timeout time.Duration) {
+	what := "source " + s.Name
+	scratch, err := os.MkdirTemp("", "gitopsd-doctor-")
+	if err != nil {
+		d.say(checkFail, what, err.Error(), "")
+		return
+	}
+	defer os.RemoveAll(scratch)
+	w := &wiring{stateDir: scratch, log: slog.New(slog.DiscardHandler), seam: effect.Direct}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	src, err := w.source(s).Open()
+	if err != nil {
+		d.say(checkFail, what, err.Error(), "correct the source's configuration")
+		return
+	}
+	_, revision, err := src.Resolve(ctx)
+	err = errors.Join(err, src.Repository.Close())
+	if err == nil && s.Spec.Git != nil && s.Spec.Git.Commit != "" {
+		d.say(checkOK, what, "pinned to "+short(revision)+", nothing to ask for", "")
+		return
+	}
+	d.verdict(what, err, "answers, at "+short(revision), "check address, network, certificate and credentials")
+}
+
+func (d *doctor) state(dir string) {
+	what := "state directory " + dir
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		d.say(checkWarn, what, "does not exist yet", "gitopsd run makes it, if it may")
+	case err != nil:
+		d.say(checkFail, what, err.Error(), "name another with --state-dir")
+	case !info.IsDir():
+		d.say(checkFail, what, "is no directory", "name another with --state-dir")
+	case info.Mode().Perm()&0o077 != 0:
+		d.say(checkWarn, what, fmt.Sprintf("is open to others (mode %04o)", info.Mode().Perm()), "chmod 700 "+dir)
+	case unix.Access(dir, unix.W_OK|unix.X_OK) != nil:
+		d.say(checkWarn, what, "is not writable for this user", "run doctor as the user of the daemon")
+	default:
+		d.say(checkOK, what, "exists, for its owner only", "")
+	}
+}
+
+func (d *doctor) daemon(ctx context.Context, timeout time.Duration) {
+	what := "daemon on " + d.socketPath()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	info, err := ask(ctx, d.cli, (*api.Client).Info, &pb.InfoRequest{})
+	if err != nil {
+		code, message, hint := d.explain(err)
+		state := checkFail
+		if code == exitNoDaemon {
+			state = checkWarn // it may not have been started yet
+		}
+		d.say(state, what, message, hint)
+		return
+	}
+	d.say(checkOK, what, fmt.Sprintf("version %s, up %s, you are %s with role %s",
+		info.Version, age(d.now().Sub(info.Started.AsTime())), info.Principal, info.Role), "")
+	if info.Version != version {
+		d.say(checkWarn, what, fmt.Sprintf("is version %s and this command %s", info.Version, version), "restart the daemon after an upgrade")
+	}
+	if info.ConfigError != "" {
+		d.say(checkFail, what, "its newest configuration was refused and an older one runs:\n"+info.ConfigError, "correct it; it is read again by itself")
+	}
+	for _, s := range info.Sources {
+		if s.Error != "" {
+			d.say(checkFail, "source "+s.Name+" in the daemon", s.Error, "what runs stays as it is until the source answers")
+		}
+	}
+	for _, t := range info.Targets {
+		if t.Error != "" || t.Breaker == "open" {
+			d.say(checkFail, "target "+t.Name+" in the daemon", t.Breaker+" "+t.Error, "")
+		}
+	}
+}

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/gitopsd/gitopsd/api/gitopsd/v1alpha1"
+	"github.com/gitopsd/gitopsd/internal/api"
+)
+
+type statusFlags struct {
+	format       string
+	watch, diff  bool
+	exitCode     bool
+	applications []string
+	previous     map[string]*pb.ApplicationStatus // of --watch without a terminal
+}
+
+func (c *cli) statusCommand() *cobra.Command {
+	var f statusFlags
+	cmd := &cobra.Command{
+		Use:   "status [APP...]",
+		Short: "Show how the targets stand to Git",
+		Long: "Show how the targets stand to Git.\n\n" +
+			"With --exit-code the code is 0 when everything is in sync, 2 when something drifted or is out of sync,\n" +
+			"3 when the state is stale or unknown, and 1 for an error.",
+		Example:           "  gitopsd status\n  gitopsd status web --diff\n  gitopsd status -o json | jq '.applications[].sync'",
+		Args:              arguments(0, -1, "[APP...]"),
+		ValidArgsFunction: c.applicationNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.applications = args
+			if f.watch {
+				return c.watchStatus(cmd.Context(), &f)
+			}
+			res, err := ask(cmd.Context(), c, (*api.Client).GetStatus, &pb.GetStatusRequest{Applications: args})
+			if err != nil {
+				return err
+			}
+			if f.exitCode {
+				c.code = statusCode(res.Applications)
+			}
+			return c.printStatus(&f, res, res.Applications)
+		},
+	}
+	formatFlag(cmd, &f.format, "table", "wide", "json", "yaml")
+	cmd.Flags().BoolVarP(&f.watch, "watch", "w", false, "go on showing changes until interrupted")
+	cmd.Flags().BoolVar(&f.diff, "diff", false, "list drifted fields, failures, gates and denials too")
+	cmd.Flags().BoolVar(&f.exitCode, "exit-code", false, "tell the state by the exit code: 0 in sync, 2 drift or out of sync, 3 stale")
+	return cmd
+}
+
+// statusCode is the exit code of the worst application.
+func statusCode(apps []*pb.ApplicationStatus) int {
+	code := exitOK
+	for _, a := range apps {
+		switch {
+		case a.Sync == "Stale" || a.Sync == "Unknown":
+			code = exitStale
+		case code == exitOK && (a.Sync != "Synced" || a.GetObjects().GetDrifted() > 0):
+			code = exitOutOfSync
+		}
+	}
+	return code
+}
+
+func (c *cli) printStatus(f *statusFlags, m proto.Message, apps []*pb.ApplicationStatus) error {
+	if f.format == "json" || f.format == "yaml" {
+		return printMessage(c.out, f.format, m)
+	}
+	if len(apps) == 0 {
+		fmt.Fprintln(c.out, "no applications are configured")
+		return nil
+	}
+	c.statusTable(apps, f.format == "wide").print(c.out, c.colors(c.outTerminal))
+	if f.diff {
+		for _, a := range apps {
+			c.statusDetails(c.out, a)
+		}
+	}
+	return nil
+}
+
+func (c *cli) statusTable(apps []*pb.ApplicationStatus, wide bool) *table {
+	t := &table{}
+	names := []string{"APPLICATION", "SYNC", "HEALTH", "REVISION", "OBJECTS", "DRIFT", "AGE"}
+	if wide {
+		names = append(names, "PHASE", "SOURCE", "PATH", "TARGETS", "CANDIDATE", "SYNCED")
+	}
+	t.header(append(names, "MESSAGE")...)
+	for _, a := range apps {
+		cells := []cell{
+			{text: a.Application}, {a.Sync, stateColor(a.Sync)}, {a.Health, stateColor(a.Health)}, {text: short(a.Revision)},
+			{text: strconv.Itoa(int(a.GetObjects().GetOwned()))}, driftCell(a), {text: observationAge(a)},
+		}
+		if wide {
+			candidate := ""
+			if a.Candidate != nil {
+				candidate = short(a.Candidate.Revision) + " " + a.Candidate.State
+			}
+			synced := ""
+			if a.SyncedAt != nil {
+				synced = age(c.now().Sub(a.SyncedAt.AsTime())) + " ago"
+			}
+			cells = append(cells, cell{text: a.Phase}, cell{text: a.Source}, cell{text: a.Path},
+				cell{text: strings.Join(a.Targets, ",")}, cell{text: candidate}, cell{text: synced})
+		}
+		t.row(append(cells, cell{text: a.Message})...)
+	}
+	return t
+}
+
+func driftCell(a *pb.ApplicationStatus) cell {
+	n := int(a.GetObjects().GetDrifted())
+	if n == 0 {
+		return cell{text: "0"}
+	}
+	return cell{strconv.Itoa(n), yellow}
+}
+
+func observationAge(a *pb.ApplicationStatus) string {
+	if a.ObservationAge == nil {
+		return ""
+	}
+	return age(a.ObservationAge.AsDuration())
+}
+
+// stateColor is the colour of a sync or health word.
+func stateColor(word string) color {
+	switch word {
+	case "Synced", "Healthy":
+		return green
+	case "OutOfSync", "Progressing", "Suspended":
+		return yellow
+	case "Degraded", "Missing", "Stale", "Unknown":
+		return red
+	default:
+		return plain
+	}
+}
+
+// statusDetails lists what the table only counts.
+func (c *cli) statusDetails(w io.Writer, a *pb.ApplicationStatus) {
+	var b strings.Builder
+	if s := a.Suspended; s != nil {
+		until := "until resumed"
+		if s.Until != nil {
+			until = "until " + s.Until.AsTime().UTC().Format(time.RFC3339)
+		}
+		fmt.Fprintf(&b, "  suspended by %s, %s: %s\n", safe(s.By), until, safe(s.Why))
+	}
+	if k := a.Candidate; k != nil {
+		fmt.Fprintf(&b, "  candidate %s is %s:\n", safe(short(k.Revision)), safe(k.State))
+		block(&b, "    | ", k.Reason)
+		for _, d := range k.Denied {
+			fmt.Fprintf(&b, "    denied by %s: %s\n", safe(d.Rule), safe(d.Msg))
+		}
+		for _, g := range k.Gates {
+			fmt.Fprintf(&b, "    needs approval (%s): %s\n", safe(g.Kind), safe(g.Message))
+			for _, ch := range g.Changes {
+				fmt.Fprintf(&b, "      %s %s\n", safe(ch.Action), safe(ch.Key))
+			}
+		}
+		if k.Digest != "" {
+			fmt.Fprintf(&b, "    approve with: gitopsd approve %s --digest %s --why REASON\n", safe(a.Application), safe(k.Digest))
+		}
+	}
+	for _, d := range a.Drift {
+		fmt.Fprintf(&b, "  drift %s %s: %s -> %s (%s)\n", safe(d.Key), safe(d.Change.Path), jsonValue(d.Change.BeforeJson), jsonValue(d.Change.AfterJson), c.driftNote(d))
+	}
+	for _, x := range a.Failures {
+		fmt.Fprintf(&b, "  failed %s (%s): %s\n", safe(x.Key), safe(x.Origin), safe(x.Message))
+	}
+	for _, x := range a.Warnings {
+		fmt.Fprintf(&b, "  warning %s: %s\n", safe(x.Rule), safe(x.Msg))
+	}
+	for _, key := range a.Orphaned {
+		fmt.Fprintf(&b, "  orphaned %s\n", safe(key))
+	}
+	if b.Len() > 0 {
+		fmt.Fprintf(w, "\n%s:\n%s", safe(a.Application), b.String())
+	}
+}
+
+func (c *cli) driftNote(d *pb.DriftedField) string {
+	note := safe(d.Mode)
+	if d.FirstSeen != nil {
+		note += ", for " + age(c.now().Sub(d.FirstSeen.AsTime()))
+	}
+	if d.Seen > 1 {
+		note += fmt.Sprintf(", %d times", d.Seen)
+	}
+	if d.Writer != "" {
+		note += ", by " + safe(d.Writer)
+	}
+	if d.Contended {
+		note += ", contended"
+	}
+	return note
+}
+
+// jsonValue shows a JSON value, or that there is none.
+func jsonValue(s string) string {
+	if s == "" {
+		return "(absent)"
+	}
+	return safe(string(escapeJSON([]byte(s))))
+}
+
+func (c *cli) watchStatus(ctx context.Context, f *statusFlags) error {
+	client, err := c.client(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	stream, err := client.WatchStatus(ctx, connect.NewRequest(&pb.WatchStatusRequest{Applications: f.applications}))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		if err := c.showChange(f, stream.Msg()); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil // interrupting is how a watch ends
+	}
+	if err := stream.Err(); err != nil {
+		return err
+	}
+	return hinted(fmt.Errorf("the daemon ended the stream"), "it may be restarting; run the command again")
+}
+
+// showChange shows one message of the stream: a screen for a person, a line for
+// each changed application for a pipe, a document for json and yaml.
+func (c *cli) showChange(f *statusFlags, m *pb.WatchStatusResponse) error {
+	switch {
+	case f.format == "json":
+		return printMessage(c.out, "jsonl", m)
+	case f.format == "yaml":
+		if _, err := io.WriteString(c.out, "---\n"); err != nil {
+			return err
+		}
+		return printMessage(c.out, "yaml", m)
+	case c.outTerminal:
+		if _, err := io.WriteString(c.out, "\x1b[H\x1b[2J"); err != nil {
+			return err
+		}
+		return c.printStatus(f, m, m.Applications)
+	}
+	if f.previous == nil {
+		f.previous = map[string]*pb.ApplicationStatus{}
+	}
+	for _, a := range m.Applications {
+		if before := f.previous[a.Application]; before != nil && sameShown(before, a) {
+			continue
+		}
+		f.previous[a.Application] = a
+		if _, err := fmt.Fprintf(c.out, "%s %s %s %s %s drift=%d %s\n", c.now().UTC().Format(time.RFC3339), safe(a.Application),
+			safe(a.Sync), safe(a.Health), safe(short(a.Revision)), a.GetObjects().GetDrifted(), safe(a.Message)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sameShown(a, b *pb.ApplicationStatus) bool {
+	return a.Sync == b.Sync && a.Health == b.Health && a.Revision == b.Revision && a.Message == b.Message &&
+		a.GetObjects().GetDrifted() == b.GetObjects().GetDrifted()
+}
