@@ -163,22 +163,21 @@ type Application struct {
 
 // ApplicationSpec is the spec of an Application.
 type ApplicationSpec struct {
-	Source         string         `json:"source" required:"true" doc:"Name of the Source."`
-	Path           string         `json:"path" default:"." tree:"true" doc:"Directory or file in the source."`
-	Targets        []Route        `json:"targets" required:"true" minItems:"1" doc:"Where objects go. Each object must match exactly one of them."`
-	Policies       []string       `json:"policies,omitempty" doc:"Names of PolicySets; all must allow."`
-	Variables      map[string]any `json:"variables,omitempty" doc:"Values that templates may use. Nothing else is defined: neither the environment nor the host."`
-	Prune          Prune          `json:"prune" doc:"What happens to objects that are no longer in the source."`
-	Adopt          string         `json:"adopt" default:"identical" enum:"never,identical,always" doc:"Whether to take over an object that is there already: never, when it is as desired, or always (what was there is kept first)."`
-	DeletionPolicy string         `json:"deletionPolicy" default:"Orphan" enum:"Orphan,Delete" doc:"What happens to the objects when the application is removed from the configuration: Orphan leaves them, Delete removes them, within the limits of prune."`
-	Drift          Drift          `json:"drift" doc:"What to do about live fields that moved without a commit."`
-	DependsOn      []string       `json:"dependsOn,omitempty" doc:"Applications that must be synced and healthy first."`
-	Interval       Duration       `json:"interval" default:"5m" doc:"Time between two complete looks at all objects."`
-	StaleAfter     Duration       `json:"staleAfter" doc:"Age of the last complete look past which the status says Stale. Default: three intervals."`
-	Retry          Retry          `json:"retry" doc:"How failed objects are tried again."`
-	Suspend        bool           `json:"suspend" default:"false" doc:"Stop the application: nothing is applied, nothing is healed."`
-	Protect        []string       `json:"protect,omitempty" kind:"one" doc:"Kinds that are never deleted without an approval. Default: Namespace, PersistentVolume, PersistentVolumeClaim and apiextensions.k8s.io/CustomResourceDefinition; a list replaces it."`
-	Contention     Contention     `json:"contention" doc:"When somebody else keeps writing a field."`
+	Source     string         `json:"source" required:"true" doc:"Name of the Source."`
+	Path       string         `json:"path" default:"." tree:"true" doc:"Directory or file in the source."`
+	Targets    []Route        `json:"targets" required:"true" minItems:"1" doc:"Where objects go. Each object must match exactly one of them."`
+	Policies   []string       `json:"policies,omitempty" doc:"Names of PolicySets; all must allow."`
+	Variables  map[string]any `json:"variables,omitempty" doc:"Values that templates may use. Nothing else is defined: neither the environment nor the host."`
+	Prune      Prune          `json:"prune" doc:"What happens to objects that are no longer in the source."`
+	Adopt      string         `json:"adopt" default:"identical" enum:"never,identical,always" doc:"Whether to take over an object that is there already: never, when it is as desired, or always (what was there is kept first)."`
+	Drift      Drift          `json:"drift" doc:"What to do about live fields that moved without a commit."`
+	DependsOn  []string       `json:"dependsOn,omitempty" doc:"Applications that must be synced and healthy first."`
+	Interval   Duration       `json:"interval" default:"5m" doc:"Time between two complete looks at all objects."`
+	StaleAfter Duration       `json:"staleAfter" doc:"Age of the last complete look past which the status says Stale. Default: three intervals."`
+	Retry      Retry          `json:"retry" doc:"How failed objects are tried again."`
+	Suspend    bool           `json:"suspend" default:"false" doc:"Stop the application: nothing is applied, nothing is healed."`
+	Protect    []string       `json:"protect,omitempty" kind:"one" doc:"Kinds that are never deleted without an approval. Default: Namespace, PersistentVolume, PersistentVolumeClaim and apiextensions.k8s.io/CustomResourceDefinition; a list replaces it."`
+	Contention Contention     `json:"contention" doc:"When somebody else keeps writing a field."`
 }
 
 // Route is one target of an application and the objects that go there. Empty

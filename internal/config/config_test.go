@@ -87,7 +87,7 @@ func TestDefaults(t *testing.T) {
 	want := config.ApplicationSpec{
 		Source: "site", Path: ".", Targets: []config.Route{{Name: "host"}},
 		Prune: config.Prune{Enabled: true, MaxCount: 10, MaxPercent: 20},
-		Adopt: "identical", DeletionPolicy: "Orphan", Drift: config.Drift{Mode: "heal"},
+		Adopt: "identical", Drift: config.Drift{Mode: "heal"},
 		Interval: minutes(5), StaleAfter: minutes(15), Retry: config.Retry{Max: minutes(5)},
 		Protect:    config.DefaultProtect(),
 		Contention: config.Contention{Threshold: 3, Window: minutes(10), Cooldown: minutes(30)},

@@ -105,7 +105,7 @@ func TestSchemaAgreesOnFixtures(t *testing.T) {
 var meaning = []string{
 	"there is no ", "is declared twice", "is a circle", "is listed twice", "must be longer than", "must be at least 1",
 	"matches everything", "reads its rules from", "for https only", "for ssh only", "http and https only", "belongs to keyFrom", "without encryption",
-	"is no address", "is a path", "no valid URL", "scheme is not supported", "is no valid name", "holds a space", "starts with a dash", "leads out of", "must be at least 1s",
+	"is no address", "is a path", "no valid URL", "scheme is not supported", "is no valid name", "holds a space", "starts with a dash", "ssh needs a key", "leads out of", "must be at least 1s",
 }
 
 // TestSchemaAgreesOnMutations changes valid objects at random places and

@@ -75,6 +75,9 @@ func (c *check) transport(g *GitSource, addr address) {
 		only("proxy", "http and https")
 	}
 	if g.Auth == nil {
+		if addr.scheme == "ssh" {
+			c.problem(at, "ssh needs a key", "set auth.ssh.keyFrom, or auth.ssh.agent: true")
+		}
 		return
 	}
 	switch {
