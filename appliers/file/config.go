@@ -13,6 +13,9 @@ import (
 
 // config is the target's section of the configuration.
 type config struct {
+	// Prefix is a directory that stands for the root of the host: the paths of
+	// Roots and of objects are below it. Default: the host itself.
+	Prefix string `json:"prefix"`
 	// Roots are absolute paths of directories; nothing outside is ever touched.
 	Roots []string `json:"roots"`
 	// Commands are what File.check and File.onChange may name.
@@ -47,13 +50,18 @@ func decodeConfig(raw json.RawMessage) (config, error) {
 	if len(bytes.TrimSpace(raw)) == 0 {
 		raw = json.RawMessage("{}")
 	}
-	if err := knownKeys(raw, "", []string{"roots", "commands", "protected", "crossMounts"}); err != nil {
+	if err := knownKeys(raw, "", []string{"prefix", "roots", "commands", "protected", "crossMounts"}); err != nil {
 		return c, err
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {
 		return c, fmt.Errorf("file target: %w", err)
+	}
+	if c.Prefix != "" {
+		if err := checkDir(c.Prefix); err != nil {
+			return c, fmt.Errorf("prefix: %w", err)
+		}
 	}
 	if len(c.Roots) == 0 {
 		return c, errors.New("roots: name at least one directory that this target may change")
@@ -65,6 +73,9 @@ func decodeConfig(raw json.RawMessage) (config, error) {
 		if slices.Contains(c.Roots[:i], r) {
 			return c, fmt.Errorf("roots[%d]: %s is listed twice", i, r)
 		}
+	}
+	for i, r := range c.Roots {
+		c.Roots[i] = c.real(r)
 	}
 	for i, p := range c.Protected {
 		if err := checkDir(p); err != nil {
@@ -80,6 +91,9 @@ func decodeConfig(raw json.RawMessage) (config, error) {
 	}
 	return c, nil
 }
+
+// real returns where a path of the configuration or of an object is on this host.
+func (c config) real(p string) string { return path.Join("/", c.Prefix, p) }
 
 func (c command) validate() (command, error) {
 	if len(c.Run) == 0 || c.Run[0] == "" {

@@ -88,6 +88,10 @@ func (a *Applier) decodeSpec(obj *manifest.Object) (*spec, error) {
 	if d.err != nil {
 		return nil, d.err
 	}
+	if err := checkPath(s.path); err != nil { // before a prefix makes it look harmless
+		return nil, fmt.Errorf("spec.path: %w", err)
+	}
+	s.path = a.config.real(s.path)
 	if _, err := a.allowed(s.path); err != nil {
 		return nil, fmt.Errorf("spec.path: %w", err)
 	}
