@@ -18,7 +18,6 @@ type checker struct {
 	problems []*Error
 	sizes    map[*yaml.Node]size // of finished anchors
 	open     map[*yaml.Node]bool // anchors being walked
-	deep     bool                // the depth limit is reported
 }
 
 // size is what a node becomes once its aliases are written out.
@@ -50,7 +49,7 @@ func (c *checker) problem(n *yaml.Node, msg, hint string) {
 }
 
 func (c *checker) check(root *yaml.Node) {
-	total := c.walk(root, 1)
+	total := c.walk(root)
 	switch {
 	case len(c.problems) > 0:
 	case total.depth > c.limits.Depth:
@@ -64,8 +63,8 @@ func (c *checker) check(root *yaml.Node) {
 	}
 }
 
-// walk checks n, which stands inside depth-1 containers, and returns its size.
-func (c *checker) walk(n *yaml.Node, depth int) size {
+// walk checks n and returns its size. The parser has bounded the recursion.
+func (c *checker) walk(n *yaml.Node) size {
 	if n.Kind == yaml.AliasNode {
 		if c.open[n.Alias] {
 			c.problem(n, fmt.Sprintf("the alias *%s refers to a value that contains it", shorten(n.Value)), "write the value out")
@@ -84,13 +83,6 @@ func (c *checker) walk(n *yaml.Node, depth int) size {
 	total := size{values: 1, bytes: len(n.Value)}
 	if n.Kind != yaml.ScalarNode {
 		total.depth = 1
-		if depth > c.limits.Depth {
-			if !c.deep {
-				c.problems = append(c.problems, tooDeep(c.doc.lineOf(n), c.limits))
-			}
-			c.deep = true
-			return total
-		}
 	}
 	if n.Kind == yaml.MappingNode {
 		c.keys(n)
@@ -100,7 +92,7 @@ func (c *checker) walk(n *yaml.Node, depth int) size {
 			total.bytes = addSaturating(total.bytes, len(e.Value))
 			continue
 		}
-		total.add(c.walk(e, depth+1))
+		total.add(c.walk(e))
 	}
 	if n.Anchor != "" {
 		c.sizes[n] = total

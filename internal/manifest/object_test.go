@@ -69,6 +69,11 @@ func TestSensitiveNeverLeaks(t *testing.T) {
 		slog.New(slog.NewJSONHandler(&log, nil)).Info("m", "k", v, slog.Group("g", "k", v))
 		check(name+" slog", log.String())
 	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%20.3s", "%t"} {
+		if got := fmt.Sprintf(verb+verb+verb, secret, o, sealer(t)); got != manifest.Mask+"A/a"+"(digest key)" {
+			t.Errorf("%s: %s", verb, got)
+		}
+	}
 	text, _ := secret.MarshalText()
 	check("text", string(text))
 	out, _ := xml.Marshal(secret)

@@ -165,6 +165,15 @@ func TestRenderRefusesLinks(t *testing.T) {
 			t.Errorf("%s: %s", spec, got)
 		}
 	}
+	// A file that turns into a link of the same bytes has the hash it had.
+	for path, spec := range map[string]string{"app/.gitopsdignore": "content: x", ".gitopsdignore": "content: x", "l": "contentFrom: {file: ../l}", "app/a.yaml": "content: x"} {
+		f := base.with("app/f.yaml", hostFile("f", spec), "l", "text", "app/.gitopsdignore", "none", ".gitopsdignore", "none")
+		prev, _ := mustRender(t, tree("r0", f), render.Spec{Path: "app"}, nil)
+		got := renderErr(t, tree("r1", f.link(path, sources.ModeSymlink, f[path].data)), render.Spec{Path: "app"}, prev)
+		if !strings.Contains(got, path) || !strings.Contains(got, "is a symbolic link") {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
 	// An ignored link is no part of the application.
 	s, _ := mustRender(t, tree("r1", base.link("app/l", sources.ModeSymlink, canary).with("app/.gitopsdignore", "l\n")), render.Spec{Path: "app"}, nil)
 	if s.Len() != 2 {
@@ -258,7 +267,6 @@ func TestRenderTellsUnreadFromRefused(t *testing.T) {
 func TestRenderLimits(t *testing.T) {
 	f := texts("a/1.yaml", object("a", ""), "a/2.yaml", object("b", ""), "a/b/c/3.yaml", object("c", ""))
 	size := int64(3 * len(object("a", "")))
-	good, _ := mustRender(t, tree("r", f.with("a/2.yaml", "-")), render.Spec{Limits: render.Limits{Files: 2}}, nil)
 	for _, c := range []struct {
 		limits render.Limits
 		want   string
@@ -269,6 +277,7 @@ func TestRenderLimits(t *testing.T) {
 		{render.Limits{Depth: 3}, "a/b/c: directories are nested deeper than 3 levels; move it up or ignore it"},
 		{render.Limits{Manifest: manifest.Limits{FileBytes: 10}}, "a/1.yaml: the file cannot be read: content refused: 43 bytes; the limit is 10 bytes"},
 	} {
+		good, _, _ := new(render.Renderer).Render(context.Background(), tree("r", f.with("a/2.yaml", "-", "a/b/c/3.yaml", "-")), render.Spec{Limits: c.limits}, nil)
 		for _, prev := range []*render.State{nil, good} {
 			_, _, err := new(render.Renderer).Render(context.Background(), tree("r", f), render.Spec{Limits: c.limits}, prev)
 			if (err == nil) != (c.want == "") || err != nil && !strings.HasPrefix(err.Error(), c.want) {
@@ -308,6 +317,19 @@ func TestRenderIgnoreFiles(t *testing.T) {
 		if strings.Join(got, " ") != c.want {
 			t.Errorf("%s: %v, want %s", c.name, got, c.want)
 		}
+	}
+	// Ignore files are input, wherever they stand, and the inner rules build on
+	// the outer ones as these are now.
+	before, _ := mustRender(t, tree("r0", f.with("x/app/gen/.gitopsdignore", "!keep.yaml\n", "x/app/sub/gen/e.yaml", "-")), render.Spec{Path: "x/app"}, nil)
+	for _, p := range []string{"x/.gitopsdignore", "x/app/sub/gen/.gitopsdignore", "x/app/.gitopsdignore"} {
+		after, d := mustRender(t, tree("r1", f.with("x/app/gen/.gitopsdignore", "!keep.yaml\n", "x/app/sub/gen/e.yaml", "-", p, "nothing\n")), render.Spec{Path: "x/app"}, before)
+		if !d.Empty() || after.InputDigest() == before.InputDigest() || !slices.ContainsFunc(after.FilesRead(), func(r render.FileRead) bool { return r.Path == p }) {
+			t.Errorf("%s: %s, %v", p, deltaText(d), after.FilesRead())
+		}
+	}
+	_, d := mustRender(t, tree("r1", f.with("x/app/gen/.gitopsdignore", "!keep.yaml\n", "x/app/sub/gen/e.yaml", "-", "x/app/.gitopsdignore", "gen/*\n")), render.Spec{Path: "x/app"}, before)
+	if got := deltaText(d); got != "upserted [] removed [c] moved []" || d.Stats.FilesDecoded != 0 {
+		t.Error(got, d.Stats)
 	}
 	for pattern, want := range map[string]string{
 		"app\n":    "x/app: the rendered path is left out by a .gitopsdignore above it; change the pattern or the path",
@@ -359,7 +381,7 @@ func TestRenderCostFollowsTheChange(t *testing.T) {
 	if o, _ := s.Get(manifest.ID{Kind: "A", Name: "o7"}); !manifest.Equal(o.Spec()["a"], int64(1)) {
 		t.Error("the state before was changed")
 	}
-	noise, d := mustRender(t, tree("r4", f.with("apps/d07/notes.txt", "x")), spec, s)
+	noise, d := mustRender(t, tree("r4", f.with("apps/d07/notes.txt", "x", "apps/new/README", "x")), spec, s)
 	if noise.InputDigest() != s.InputDigest() || d.Stats.FilesRead != 0 {
 		t.Errorf("a file that is not read: %+v", d.Stats)
 	}
@@ -394,6 +416,16 @@ func TestRenderCostOfReferences(t *testing.T) {
 	}
 	if n := one.stats.Load(); n > 160 {
 		t.Errorf("one referenced file: %d stats", n)
+	}
+	// A neighbour of a referenced file is looked past, once.
+	noise := f.with("conf/3/3.txt", "other", "conf/3/README", "x")
+	s3, d := mustRender(t, tree("r2b", noise), spec, s2)
+	if d.Stats != (render.Stats{}) || s3.InputDigest() != s2.InputDigest() {
+		t.Errorf("a neighbour: %+v", d.Stats)
+	}
+	again := tree("r2c", noise)
+	if mustRender(t, again, spec, s3); again.stats.Load() > 10 {
+		t.Errorf("the same again: %d stats", again.stats.Load())
 	}
 	if s2.InputDigest() == s.InputDigest() {
 		t.Error("a referenced file is part of the input")

@@ -197,7 +197,7 @@ func (r *round) readIgnore(d, before *dir, entries []sources.Entry) error {
 	}
 	e := entries[i]
 	d.ignore = FileRead{Path: e.Path, Hash: e.Hash}
-	if isFile(e) && before != nil && before.ignore == d.ignore && before.outer == d.outer {
+	if before != nil && before.ignore == d.ignore && before.outer == d.outer {
 		d.rules = before.rules
 		return nil
 	}
@@ -239,7 +239,7 @@ func (r *round) collisions(entries []sources.Entry) {
 	fold := cases.Fold()
 	for _, e := range entries {
 		name := path.Base(e.Path)
-		key := norm.NFC.String(fold.String(norm.NFC.String(name)))
+		key := norm.NFC.String(fold.String(name))
 		if first, ok := folded[key]; ok {
 			r.report(&manifest.Error{Path: e.Path,
 				Msg:  fmt.Sprintf("the name %+q differs from %+q only in case or in the encoding of accents", name, first),
