@@ -49,41 +49,39 @@ func newProxy(t testing.TB, scheme, user, password string, handle func(*Proxy, n
 
 func (p *Proxy) http(c net.Conn) error {
 	r := bufio.NewReader(c)
-	for {
-		req, err := http.ReadRequest(r)
-		if err != nil {
-			return err
-		}
-		want := "Basic " + base64.StdEncoding.EncodeToString([]byte(p.user+":"+p.password))
-		if got := req.Header.Get("Proxy-Authorization"); p.user != "" && got != want {
-			// A careless proxy shows what it was given.
-			body := "denied: " + got
-			fmt.Fprintf(c, "HTTP/1.1 407 Proxy Authentication Required %s\r\nContent-Length: %d\r\n\r\n%s", got, len(body), body)
-			return nil
-		}
-		p.count.Add(1)
-		if req.Method == http.MethodConnect {
-			up, err := net.Dial("tcp", req.Host)
-			if err != nil {
-				fmt.Fprintf(c, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
-				return err
-			}
-			io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n")
-			return splice(c, r, up)
-		}
-		req.RequestURI = ""
-		req.Header.Del("Proxy-Authorization")
-		direct := &http.Transport{DisableKeepAlives: true}
-		res, err := direct.RoundTrip(req)
+	req, err := http.ReadRequest(r)
+	if err != nil {
+		return err
+	}
+	want := "Basic " + base64.StdEncoding.EncodeToString([]byte(p.user+":"+p.password))
+	if got := req.Header.Get("Proxy-Authorization"); p.user != "" && got != want {
+		// A careless proxy shows what it was given.
+		body := "denied: " + got
+		fmt.Fprintf(c, "HTTP/1.1 407 Proxy Authentication Required %s\r\nContent-Length: %d\r\n\r\n%s", got, len(body), body)
+		return nil
+	}
+	p.count.Add(1)
+	if req.Method == http.MethodConnect {
+		up, err := net.Dial("tcp", req.Host)
 		if err != nil {
 			fmt.Fprintf(c, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
 			return err
 		}
-		res.Close = true
-		err = res.Write(c)
-		res.Body.Close()
+		io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n")
+		return splice(c, r, up)
+	}
+	req.RequestURI = ""
+	req.Header.Del("Proxy-Authorization")
+	direct := &http.Transport{DisableKeepAlives: true}
+	res, err := direct.RoundTrip(req)
+	if err != nil {
+		fmt.Fprintf(c, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
 		return err
 	}
+	res.Close = true
+	err = res.Write(c)
+	res.Body.Close()
+	return err
 }
 
 // splice copies both ways until either side ends, and closes the upstream.
