@@ -25,18 +25,18 @@ type Phase string
 
 // The phases of an application.
 const (
-	PhaseWaiting    Phase = "Waiting"    // for its source, a dependency or an interval
-	PhaseRendering  Phase = "Rendering"  // reading and judging a revision
-	PhaseObserving  Phase = "Observing"  // asking the targets
-	PhasePlanning   Phase = "Planning"   // comparing, judging the changes
-	PhaseApplying   Phase = "Applying"   // writing
-	PhaseVerifying  Phase = "Verifying"  // reading back what was written
-	PhaseIdle       Phase = "Idle"       // nothing to do
-	PhaseHeld       Phase = "Held"       // an approval is needed
-	PhaseRefused    Phase = "Refused"    // the newest revision cannot be accepted
-	PhaseRetrying   Phase = "Retrying"   // something failed, the next try has a time
-	PhaseSuspended  Phase = "Suspended"  // a person stopped it
-	PhaseTerminated Phase = "Terminated" // the daemon is shutting down
+	PhaseWaiting   Phase = "Waiting"   // for its source, a dependency or an interval
+	PhaseRendering Phase = "Rendering" // reading and judging a revision
+	PhaseObserving Phase = "Observing" // asking the targets
+	PhasePlanning  Phase = "Planning"  // comparing, judging the changes
+	PhaseApplying  Phase = "Applying"  // writing
+	PhaseVerifying Phase = "Verifying" // reading back what was written
+	PhaseIdle      Phase = "Idle"      // nothing to do
+	PhaseHeld      Phase = "Held"      // an approval is needed
+	PhaseRefused   Phase = "Refused"   // the newest revision cannot be accepted
+	PhaseRetrying  Phase = "Retrying"  // something failed, the next try has a time
+	PhaseSuspended Phase = "Suspended" // a person stopped it
+	PhaseOrphaned  Phase = "Orphaned"  // no longer configured, its objects left behind
 )
 
 // Status is what is known of one application: a copy, safe to keep.
@@ -71,10 +71,14 @@ type Status struct {
 	Warnings []policies.Finding
 	// Suspended is set while a person has stopped the application.
 	Suspended *Suspension
-	// Orphaned lists objects that were left behind by deletionPolicy Orphan.
+	// Orphaned lists objects that were left behind when their application was removed from
+	// the configuration.
 	Orphaned []plan.Key
 	// Round counts the rounds of this process; it grows when anything was looked at.
 	Round uint64
+
+	running bool   // a round is under way: Phase is that of the round
+	wishes  uint64 // grows when what the application wants became known anew
 }
 
 // CandidateState says why a newer revision is not the accepted one.
@@ -101,6 +105,8 @@ type Candidate struct {
 	// Plan counts what would be done.
 	Plan  plan.Counts
 	Since time.Time
+
+	contested bool // another application wants, or owns, one of its objects
 }
 
 // ObjectCounts are totals of one application.

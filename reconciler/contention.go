@@ -1,0 +1,83 @@
+package reconciler
+
+import (
+	"maps"
+	"time"
+
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+// contention notices fields that somebody else keeps writing: healed too often
+// within a window, a field is left alone for a while, so that two writers do not
+// undo each other for ever. The zero value is ready. It is for one goroutine.
+type contention struct {
+	healed map[plan.FieldRef][]time.Time
+	until  map[plan.FieldRef]time.Time
+}
+
+// heal records that a drifted field is written again at now and reports
+// whether this was once too often.
+func (c *contention) heal(ref plan.FieldRef, rule Contention, now time.Time) bool {
+	if c.healed == nil {
+		c.healed, c.until = map[plan.FieldRef][]time.Time{}, map[plan.FieldRef]time.Time{}
+	}
+	recent := c.healed[ref][:0]
+	for _, at := range c.healed[ref] {
+		if now.Sub(at) < rule.Window {
+			recent = append(recent, at)
+		}
+	}
+	recent = append(recent, now)
+	if len(recent) < rule.Threshold {
+		c.healed[ref] = recent
+		return false
+	}
+	delete(c.healed, ref)
+	c.until[ref] = now.Add(rule.Cooldown)
+	return true
+}
+
+// contended returns the fields to leave alone at now.
+func (c *contention) contended(now time.Time) map[plan.FieldRef]bool {
+	out := map[plan.FieldRef]bool{}
+	for ref, until := range c.until {
+		if now.Before(until) {
+			out[ref] = true
+		}
+	}
+	return out
+}
+
+// over takes out the fields whose pause has ended: they are looked at again.
+func (c *contention) over(now time.Time) map[plan.FieldRef]bool {
+	out := map[plan.FieldRef]bool{}
+	for ref, until := range c.until {
+		if !now.Before(until) {
+			out[ref] = true
+			delete(c.until, ref)
+		}
+	}
+	return out
+}
+
+// tidy drops what was healed too long ago to count.
+func (c *contention) tidy(rule Contention, now time.Time) {
+	for ref, at := range c.healed {
+		if now.Sub(at[len(at)-1]) >= rule.Window {
+			delete(c.healed, ref)
+		}
+	}
+}
+
+// forget drops what is known about the fields of keys whose intent changed.
+func (c *contention) forget(keys []plan.Key) {
+	if len(c.healed)+len(c.until) == 0 {
+		return
+	}
+	gone := make(map[plan.Key]bool, len(keys))
+	for _, k := range keys {
+		gone[k] = true
+	}
+	maps.DeleteFunc(c.healed, func(ref plan.FieldRef, _ []time.Time) bool { return gone[ref.Key] })
+	maps.DeleteFunc(c.until, func(ref plan.FieldRef, _ time.Time) bool { return gone[ref.Key] })
+}

@@ -1,0 +1,106 @@
+package reconciler
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+// takeDrift keeps the drift of keys that were looked at: what was healed goes
+// after it has been counted, what stays is shown with its first-seen time.
+func (a *app) takeDrift(st *appState, res roundResult, now time.Time) {
+	if res.before == nil {
+		return
+	}
+	left := map[plan.FieldRef]bool{}
+	if res.after != nil {
+		for i := range res.after.Changes {
+			c := &res.after.Changes[i]
+			for _, f := range drifted(c) {
+				left[plan.FieldRef{Key: c.Key, Path: f.Path}] = true
+			}
+		}
+	}
+	changed := false
+	for i := range res.before.Changes {
+		c := &res.before.Changes[i]
+		for _, f := range drifted(c) {
+			changed = a.noteDrift(st, c, f, res.writers[c.Key], now) || changed
+		}
+	}
+	for ref := range st.drift {
+		if _, looked := res.scope[ref.Key]; looked && !left[ref] {
+			delete(st.drift, ref)
+			changed = true
+		}
+	}
+	if !changed {
+		return
+	}
+	if err := a.m.saveDrift(context.Background(), a.Name, st.drift); err != nil {
+		a.log.Warn("drift was not recorded", "error", err)
+	}
+}
+
+// driftedField is a field that moved by itself and what the rules say about it.
+type driftedField struct {
+	plan.FieldChange
+	mode plan.DriftMode
+}
+
+// drifted returns the fields of a change that moved by themselves. An object
+// that was deleted by hand is one field: the whole.
+func drifted(c *plan.Change) []driftedField {
+	if c.Action == plan.Create {
+		if c.Cause != plan.Drift {
+			return nil
+		}
+		return []driftedField{{plan.FieldChange{Op: plan.FieldAdd, Cause: plan.Drift}, plan.DriftHeal}}
+	}
+	var out []driftedField
+	for _, f := range c.Fields {
+		if f.Cause != plan.Intended {
+			out = append(out, driftedField{f, plan.DriftHeal})
+		}
+	}
+	for _, f := range c.Reported {
+		out = append(out, driftedField{f, plan.DriftReport})
+	}
+	return out
+}
+
+// noteDrift records one drifted field and reports whether it is news.
+func (a *app) noteDrift(st *appState, c *plan.Change, f driftedField, writer string, now time.Time) (news bool) {
+	ref := plan.FieldRef{Key: c.Key, Path: f.Path}
+	name := fmt.Sprintf("%s %s", c.Key, f.Path)
+	if f.Path == "" {
+		name = fmt.Sprintf("%s as a whole", c.Key)
+	}
+	d, known := st.drift[ref]
+	if !known {
+		d = DriftedField{Key: c.Key, FirstSeen: now}
+		a.m.event(context.Background(), Event{
+			Kind: EventDrift, Application: a.Name, Message: name + " drifted",
+			Data: map[string]any{"key": c.Key.String(), "path": string(f.Path), "mode": string(f.mode)},
+		})
+	}
+	d.Change, d.Mode = f.FieldChange, f.mode
+	d.Contended = now.Before(st.fights.until[ref])
+	if writer != "" {
+		d.Writer = writer
+	}
+	if f.mode == plan.DriftHeal && c.Blocked == "" {
+		d.Seen++
+		if st.fights.heal(ref, a.Contention, now) {
+			a.m.event(context.Background(), Event{
+				Kind: EventContended, Application: a.Name,
+				Message: fmt.Sprintf("%s is written by somebody else again and again; it is left alone for %s; let one of the two own it, or set drift mode report for it", name, a.Contention.Cooldown),
+				Data:    map[string]any{"key": c.Key.String(), "path": string(f.Path)},
+			})
+		}
+	}
+	st.drift[ref] = d
+	return !known
+}

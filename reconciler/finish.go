@@ -1,0 +1,176 @@
+package reconciler
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/gitopsd/gitopsd/appliers"
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+// finish takes in what a round brought back.
+func (a *app) finish(st *appState, res roundResult) {
+	now := a.m.opts.Now()
+	run := st.running
+	st.running = nil
+	st.rounds++
+	a.m.opts.Metrics.round(a.Name)
+	if res.evaluated {
+		a.finishCandidate(st, res, now)
+	}
+	if res.evaluated || res.accepted != st.accepted {
+		st.wishes++
+	}
+	if res.hold != nil || res.looked || res.accepted != st.accepted {
+		st.hold = res.hold
+	}
+	if res.accepted != st.accepted {
+		st.fights.forget(res.delta)
+	}
+	a.watch(st, res)
+	st.record, st.accepted, st.judgedBy = res.record, res.accepted, res.judgedBy
+	st.restored = st.restored || res.restored
+	st.observed, st.failures = res.observed, res.failures
+	st.message = res.message
+	if !res.lookedAt.IsZero() {
+		st.lookedAt = res.lookedAt
+	}
+	if res.looked {
+		st.nextLook = now.Add(a.m.jitter(a.Interval))
+		st.fights.tidy(a.Contention, now)
+	}
+	if res.stuck {
+		st.stepRetry.fail(a.m, now, a.RetryMax)
+	} else {
+		st.stepRetry = retryTimer{}
+	}
+	replaceScope(st.blocked, res.scope, res.blocked)
+	replaceScope(st.pending, res.scope, res.pending)
+	replaceScope(st.unhealthy, res.scope, res.unhealthy)
+	a.scheduleLooks(st, now)
+	a.takeDrift(st, res, now)
+	a.setHopes(st)
+	a.report(st, res)
+	st.release = append(st.release, run.waiters...)
+}
+
+// replaceScope replaces what is known of the keys that were looked at.
+func replaceScope[V any](known map[plan.Key]V, scope map[plan.Key]struct{}, news map[plan.Key]V) {
+	for k := range known {
+		if _, looked := scope[k]; looked {
+			delete(known, k)
+		}
+	}
+	maps.Copy(known, news)
+}
+
+// scheduleLooks sets when objects are looked at again that nobody will report.
+func (a *app) scheduleLooks(st *appState, now time.Time) {
+	unread, moving := false, false
+	for k := range st.blocked {
+		o, _ := st.observed.get(k)
+		unread = unread || o.Presence == plan.PresenceUnknown
+	}
+	for _, h := range st.unhealthy {
+		moving = moving || h.Status == appliers.Progressing
+	}
+	set := func(t *retryTimer, wanted bool, limit time.Duration) {
+		switch {
+		case !wanted:
+			*t = retryTimer{}
+		case t.over(now): // one that runs is left to run
+			t.fail(a.m, now, limit)
+		}
+	}
+	set(&st.unreadRetry, unread, a.RetryMax)
+	set(&st.healthRetry, moving, a.Interval)
+}
+
+func (a *app) finishCandidate(st *appState, res roundResult, now time.Time) {
+	previous := st.candidate
+	st.candidate = res.candidate
+	st.tried, st.proposed = res.attempt, res.proposed
+	if res.candidate == nil || !res.retry {
+		st.candidateRetry = retryTimer{}
+	} else {
+		st.candidateRetry.fail(a.m, now, a.RetryMax)
+	}
+	if res.candidate == nil {
+		return
+	}
+	if previous != nil && previous.Revision == res.candidate.Revision {
+		res.candidate.Since = previous.Since
+	}
+	if res.candidate.State == CandidatePending {
+		return
+	}
+	if previous != nil && previous.Revision == res.candidate.Revision && previous.State == res.candidate.State && previous.Reason == res.candidate.Reason {
+		return
+	}
+	kind, verb := EventRefused, "refused"
+	if res.candidate.State == CandidateHeld {
+		kind, verb = EventHeld, "held"
+	}
+	a.m.event(context.Background(), Event{
+		Kind: kind, Application: a.Name, Message: fmt.Sprintf("%s %s: %s", verb, shortRevision(res.candidate.Revision), res.candidate.Reason),
+		Data: map[string]any{"revision": res.candidate.Revision, "digest": res.candidate.Digest},
+	})
+}
+
+// setHopes says which news of other applications this one waits for.
+func (a *app) setHopes(st *appState) {
+	var hopes uint32
+	if c := st.candidate; c != nil {
+		if c.State == CandidatePending {
+			hopes |= hopesForDependency
+		}
+		if c.contested {
+			hopes |= hopesForOwner
+		}
+	}
+	for k := range st.blocked {
+		if owner, _ := a.m.registry.ownerOf(a.Name, k, ""); owner != "" || !a.desires(st, k) {
+			hopes |= hopesForOwner // to be handed over to this application, or by it
+			break
+		}
+	}
+	a.hopes.Store(hopes)
+}
+
+func (a *app) desires(st *appState, k plan.Key) bool {
+	if st.accepted == nil {
+		return false
+	}
+	_, ok := st.accepted.items.get(k)
+	return ok
+}
+
+// watch tells the targets what to watch for this application.
+func (a *app) watch(st *appState, res roundResult) {
+	if res.accepted == nil || res.accepted == st.accepted {
+		return
+	}
+	if !st.watched || st.accepted == nil {
+		a.m.setWatched(a, res.accepted)
+	} else if len(res.delta) > 0 {
+		a.m.updateWatched(a, res.accepted, res.delta)
+	}
+	st.watched = true
+}
+
+// report writes the one log line of an applied revision.
+func (a *app) report(st *appState, res roundResult) {
+	if !res.evaluated || res.candidate != nil || res.before == nil || !res.first && res.applied+res.deleted == 0 {
+		return
+	}
+	a.log.Info("revision applied", "revision", shortRevision(st.accepted.revision), "applied", res.applied, "deleted", res.deleted,
+		"failed", len(st.failures), "blocked", len(st.blocked), "pending", len(st.pending))
+	if len(st.failures)+len(st.blocked)+len(st.pending) == 0 {
+		a.m.event(context.Background(), Event{
+			Kind: EventSynced, Application: a.Name, Message: "in step with " + shortRevision(st.accepted.revision),
+			Data: map[string]any{"revision": st.accepted.revision, "applied": res.applied, "deleted": res.deleted},
+		})
+	}
+}

@@ -1,0 +1,163 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+
+	"github.com/gitopsd/gitopsd/policies"
+	"github.com/gitopsd/gitopsd/sources"
+)
+
+// Limits of a policy set read from a source.
+const (
+	maxPolicyFiles = 2000
+	maxPolicyFile  = 1 << 20
+	maxPolicyBytes = 16 << 20
+)
+
+// policySet is one set of policies and what became of its newest revision. A
+// revision that does not load leaves the one before in charge of what runs, and
+// keeps new revisions of applications waiting. It is safe for concurrent use.
+type policySet struct {
+	config PolicySetConfig
+
+	mu     sync.Mutex
+	policy policies.Policy
+	err    error
+	tried  bool   // a load was tried
+	loaded string // revision that policy or err came from
+}
+
+// policySnapshot is what judges one application now.
+type policySnapshot struct {
+	policy policies.Policy // nil when there is none to ask
+	// judge is the digest of policy; digest names err too.
+	judge, digest string
+	// err says why new revisions must wait; with a policy, what runs is judged by that.
+	err error
+}
+
+// refresh loads the set from a tree, or without files when it has no source.
+func (p *policySet) refresh(ctx context.Context, revision string, tree sources.Tree) (changed bool) {
+	var files map[string][]byte
+	var err error
+	if tree != nil {
+		if files, err = readPolicies(tree, p.config.Path); err != nil && !errors.Is(err, sources.ErrRefused) && !errors.Is(err, fs.ErrNotExist) {
+			p.unavailable(err)
+			return true
+		}
+	}
+	var policy policies.Policy
+	if err == nil {
+		err = contained(func() error {
+			policy, err = p.config.Load(ctx, files)
+			return err
+		})
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.loaded, p.tried = revision, true
+	if err != nil {
+		p.err = fmt.Errorf("policy set %s: %w", p.config.Name, err)
+		return true
+	}
+	changed = p.policy == nil || p.err != nil || p.policy.Digest() != policy.Digest()
+	p.policy, p.err = policy, nil
+	return changed
+}
+
+// unavailable records that the source of the set cannot be read; it is tried
+// again after the next poll.
+func (p *policySet) unavailable(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.policy == nil || p.loaded == "" {
+		p.err = fmt.Errorf("policy set %s: %w", p.config.Name, err)
+	}
+}
+
+// inherit makes the policies of another set judge until those of this one have
+// been loaded: a set that is configured anew and does not load changes nothing.
+func (p *policySet) inherit(from *policySet) {
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	p.policy = from.policy
+	p.err = fmt.Errorf("policy set %s: its new configuration is not loaded yet", p.config.Name)
+}
+
+// loadedOnce reports whether any load was tried.
+func (p *policySet) loadedOnce() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.tried
+}
+
+func (p *policySet) current() (policies.Policy, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.policy == nil && p.err == nil {
+		return nil, fmt.Errorf("policy set %s: not loaded yet", p.config.Name)
+	}
+	return p.policy, p.err
+}
+
+// readPolicies reads the Rego and data files below a directory.
+func readPolicies(tree sources.Tree, root string) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	total := 0
+	err := sources.Walk(tree, root, func(e sources.Entry) error {
+		if e.Mode == sources.ModeDir || !isPolicyFile(e.Path) {
+			return nil
+		}
+		data, err := tree.ReadFile(e.Path, maxPolicyFile)
+		if err != nil {
+			return err
+		}
+		if total += len(data); total > maxPolicyBytes || len(files) >= maxPolicyFiles {
+			return fmt.Errorf("%s: more than %d files or %d bytes of policies; split the set", root, maxPolicyFiles, maxPolicyBytes)
+		}
+		files[e.Path] = data
+		return nil
+	})
+	return files, err
+}
+
+func isPolicyFile(path string) bool {
+	for _, ext := range []string{".rego", ".json", ".yaml", ".yml"} {
+		if strings.HasSuffix(strings.ToLower(path), ext) {
+			return true
+		}
+	}
+	return false
+}
+
+// policy returns what judges an application: all its sets together.
+func (m *Manager) policy(names []string) policySnapshot {
+	var snap policySnapshot
+	var all []policies.Policy
+	for _, name := range names {
+		set := m.policySet(name)
+		if set == nil {
+			return policySnapshot{err: fmt.Errorf("policy set %s is not configured", name)}
+		}
+		p, err := set.current()
+		if p == nil {
+			return policySnapshot{err: err, digest: "unavailable"}
+		}
+		snap.err = errors.Join(snap.err, err)
+		all = append(all, p)
+	}
+	if len(all) > 0 {
+		snap.policy = policies.All(all...)
+		snap.judge = snap.policy.Digest()
+		snap.digest = snap.judge
+	}
+	if snap.err != nil {
+		snap.digest += "!"
+	}
+	return snap
+}

@@ -1,0 +1,175 @@
+package reconciler
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/gitopsd/gitopsd/appliers"
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+// publish makes a new status from what the goroutine knows.
+func (a *app) publish(st *appState) {
+	old := a.status.Load()
+	s := &Status{
+		Application: a.Name, Source: a.Source, Path: a.Path, Targets: old.Targets,
+		Revision: st.record.Revision, Candidate: st.shownCandidate(), ObservedAt: st.lookedAt,
+		Suspended: a.suspension(), Round: st.rounds, SyncedAt: old.SyncedAt,
+		Orphaned: a.m.registry.orphans(a.Name),
+	}
+	if st.accepted != nil {
+		s.Revision, s.Commit = st.accepted.revision, st.accepted.commit
+		s.Objects.Desired = st.accepted.items.len()
+		s.Warnings = st.accepted.findings(st.accepted.warned)
+	}
+	s.Drift = st.driftList()
+	s.Failures = a.failureList(st)
+	drifted := map[plan.Key]bool{}
+	for _, d := range s.Drift {
+		drifted[d.Key] = true
+	}
+	s.Objects.Owned = a.m.registry.count(a.Name)
+	s.Objects.Drifted, s.Objects.Failed, s.Objects.Blocked = len(drifted), len(st.failures), len(st.blocked)
+	s.Sync, s.Phase, s.Message = a.summary(st, s)
+	s.Health = a.health(st, s)
+	if s.Sync == Synced && st.running == nil {
+		s.SyncedAt = a.m.opts.Now()
+	}
+	s.running, s.wishes = st.running != nil, st.wishes
+	a.status.Store(s)
+	a.m.published(a, old, s)
+	for _, w := range st.release {
+		close(w)
+	}
+	st.release = nil
+}
+
+// shownCandidate is the newest revision, unless it only waits while something
+// of the accepted one needs an approval.
+func (st *appState) shownCandidate() *Candidate {
+	if st.hold != nil && (st.candidate == nil || st.candidate.State == CandidatePending) {
+		return st.hold
+	}
+	return st.candidate
+}
+
+func (st *appState) driftList() []DriftedField {
+	list := make([]DriftedField, 0, len(st.drift))
+	for _, d := range st.drift {
+		list = append(list, d)
+	}
+	slices.SortFunc(list, func(x, y DriftedField) int {
+		return cmp.Or(x.Key.Compare(y.Key), strings.Compare(string(x.Change.Path), string(y.Change.Path)))
+	})
+	return list
+}
+
+// failureList holds what failed and what waits, sorted by key.
+func (a *app) failureList(st *appState) []Failure {
+	list := make([]Failure, 0, len(st.failures)+len(st.blocked))
+	for _, f := range st.failures {
+		list = append(list, f.Failure)
+	}
+	for k, why := range st.blocked {
+		f := Failure{Key: k, Message: why, Class: appliers.Wait}
+		if st.accepted != nil {
+			if item, ok := st.accepted.items.get(k); ok {
+				f.Origin = item.Source.Origin()
+			}
+		}
+		list = append(list, f)
+	}
+	slices.SortFunc(list, func(x, y Failure) int { return x.Key.Compare(y.Key) })
+	return list
+}
+
+// summary finds the words for the status. Staleness depends on the reader's
+// clock and is added when the status is read.
+func (a *app) summary(st *appState, s *Status) (SyncStatus, Phase, string) {
+	src := a.m.sourceStatus(a.Source)
+	switch c := s.Candidate; {
+	case s.Suspended != nil:
+		return a.syncOf(st), PhaseSuspended, fmt.Sprintf("suspended by %s: %s; let it go on with: gitopsd resume %s", s.Suspended.By, s.Suspended.Why, a.Name)
+	case c != nil && c.State == CandidateRefused:
+		return OutOfSync, PhaseRefused, fmt.Sprintf("revision %s refused: %s", shortRevision(c.Revision), firstLine(c.Reason))
+	case c != nil && c.State == CandidateHeld:
+		return OutOfSync, PhaseHeld, firstLine(c.Reason)
+	case c != nil:
+		return OutOfSync, PhaseWaiting, firstLine(c.Reason)
+	case len(st.failures) > 0:
+		return OutOfSync, PhaseRetrying, fmt.Sprintf("%d objects failed: %s", len(st.failures), describe(firstFailed(s.Failures, st.failures)))
+	case len(st.blocked) > 0:
+		return OutOfSync, PhaseRetrying, fmt.Sprintf("%d objects wait: %s", len(st.blocked), describe(s.Failures[0]))
+	case st.message != "":
+		return OutOfSync, PhaseWaiting, firstLine(st.message)
+	case len(st.pending) > 0:
+		return OutOfSync, PhaseVerifying, fmt.Sprintf("%d objects were written and are not complete yet", len(st.pending))
+	case src.Error != "":
+		return a.syncOf(st), PhaseWaiting, firstLine(src.Error)
+	case st.accepted == nil:
+		return SyncUnknown, PhaseWaiting, "waiting for the first revision of source " + a.Source
+	case len(st.drift) > 0:
+		return OutOfSync, PhaseIdle, fmt.Sprintf("%d fields drifted and are left as they are", len(st.drift))
+	default:
+		message := "in step with " + shortRevision(s.Revision)
+		if err := a.m.policy(a.Policies).err; err != nil {
+			message += "; new revisions wait: " + firstLine(err.Error())
+		}
+		return a.syncOf(st), PhaseIdle, message
+	}
+}
+
+func firstFailed(list []Failure, failed map[plan.Key]failure) Failure {
+	i := slices.IndexFunc(list, func(f Failure) bool { _, ok := failed[f.Key]; return ok })
+	return list[max(i, 0)]
+}
+
+// describe is a failure in one line that begins with its object, whether or not
+// the message does.
+func describe(f Failure) string {
+	return firstLine(named(f.Origin, f.Key.ID, f.Message))
+}
+
+func (a *app) syncOf(st *appState) SyncStatus {
+	switch {
+	case st.accepted == nil || st.lookedAt.IsZero():
+		return SyncUnknown
+	case st.candidate != nil || !st.settled():
+		return OutOfSync
+	default:
+		return Synced
+	}
+}
+
+// settled reports whether the targets are known to be as the accepted revision says.
+func (st *appState) settled() bool {
+	return st.hold == nil && st.message == "" && len(st.failures)+len(st.blocked)+len(st.drift)+len(st.pending) == 0
+}
+
+// health is the worst of what is known of the objects.
+func (a *app) health(st *appState, s *Status) appliers.HealthStatus {
+	if st.accepted == nil || st.lookedAt.IsZero() {
+		return appliers.HealthUnknown
+	}
+	worst := appliers.Healthy
+	if s.Suspended != nil {
+		worst = appliers.Suspended
+	}
+	if len(st.pending) > 0 {
+		worst = appliers.Worst(worst, appliers.Progressing)
+	}
+	if len(st.failures) > 0 {
+		worst = appliers.Worst(worst, appliers.Degraded)
+	}
+	for _, h := range st.unhealthy {
+		worst = appliers.Worst(worst, h.Status)
+	}
+	return worst
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

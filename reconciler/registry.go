@@ -1,0 +1,469 @@
+package reconciler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/gitopsd/gitopsd/internal/manifest"
+	"github.com/gitopsd/gitopsd/internal/plan"
+	"github.com/gitopsd/gitopsd/internal/store"
+)
+
+const inventoryPrefix = "inventory/"
+
+// errTaken: another application owns the key or its locator.
+var errTaken = errors.New("owned by another application")
+
+// registry is the only place that says which application owns which object. An
+// entry is durable before the first write to its object and goes only after the
+// object was seen gone. It is safe for concurrent use.
+type registry struct {
+	store store.Store
+	epoch uint64
+
+	mu        sync.RWMutex
+	entries   map[plan.Key]plan.Entry
+	byLocator map[locator]plan.Key
+	owned     map[string]map[plan.Key]struct{}
+	left      map[string]map[plan.Key]struct{} // those of owned that were left behind
+	desires   map[string]desire
+}
+
+type locator struct{ target, address string }
+
+// desire is what an application wants as of the newest revision it has looked
+// at: what the others need to know before they delete or claim anything. Every
+// configured application has one, from before any of them works.
+type desire struct {
+	source string
+	// seq is the revision of source that state was rendered at (see sourceHead);
+	// 0 before the first.
+	seq uint64
+	// tried is the newest revision that was looked at, rendered or not.
+	tried uint64
+	// ready is false when the newest revision was not accepted yet.
+	ready bool
+	state *desiredState // nil until one was rendered: then nothing is known
+	// restoring: a revision was accepted before the start and is not read yet.
+	restoring bool
+}
+
+func newRegistry(s store.Store, epoch uint64) *registry {
+	return &registry{
+		store: s, epoch: epoch,
+		entries: map[plan.Key]plan.Entry{}, byLocator: map[locator]plan.Key{},
+		owned: map[string]map[plan.Key]struct{}{}, left: map[string]map[plan.Key]struct{}{}, desires: map[string]desire{},
+	}
+}
+
+// load reads the inventory from the store.
+func (r *registry) load(ctx context.Context) error {
+	records, err := r.store.List(ctx, inventoryPrefix)
+	if err != nil {
+		return fmt.Errorf("inventory: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, rec := range records {
+		var e plan.Entry
+		if err := json.Unmarshal(rec.Value, &e); err != nil {
+			return fmt.Errorf("inventory record %s: %w", rec.Key, err)
+		}
+		r.put(e)
+	}
+	return nil
+}
+
+// put and drop keep the indexes; the caller holds the lock.
+func (r *registry) put(e plan.Entry) {
+	r.drop(e.Key)
+	r.entries[e.Key] = e
+	r.byLocator[locator{e.Key.Target, e.Locator}] = e.Key
+	add(r.owned, e.Owner, e.Key)
+	if e.State == plan.EntryOrphaned {
+		add(r.left, e.Owner, e.Key)
+	}
+}
+
+func (r *registry) drop(k plan.Key) {
+	e, ok := r.entries[k]
+	if !ok {
+		return
+	}
+	delete(r.entries, k)
+	if at := (locator{k.Target, e.Locator}); r.byLocator[at] == k {
+		delete(r.byLocator, at)
+	}
+	remove(r.owned, e.Owner, k)
+	remove(r.left, e.Owner, k)
+}
+
+func add(index map[string]map[plan.Key]struct{}, owner string, k plan.Key) {
+	if index[owner] == nil {
+		index[owner] = map[plan.Key]struct{}{}
+	}
+	index[owner][k] = struct{}{}
+}
+
+func remove(index map[string]map[plan.Key]struct{}, owner string, k plan.Key) {
+	delete(index[owner], k)
+	if len(index[owner]) == 0 {
+		delete(index, owner)
+	}
+}
+
+// entry returns the record of a key as application may use it: its own, or one
+// that a vanished application left behind, which whoever desires it inherits.
+func (r *registry) entry(application string, k plan.Key) (plan.Entry, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	e, ok := r.entries[k]
+	if !ok || (e.Owner != application && e.State != plan.EntryOrphaned) {
+		return plan.Entry{}, false
+	}
+	return e, true
+}
+
+// at returns the key of application's own entry with a locator.
+func (r *registry) at(application, target, address string) (plan.Key, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	k, ok := r.byLocator[locator{target, address}]
+	if !ok {
+		return plan.Key{}, false
+	}
+	e := r.entries[k]
+	return k, e.Owner == application || e.State == plan.EntryOrphaned
+}
+
+// ownerOf returns which other application owns a key or a locator, or "".
+func (r *registry) ownerOf(application string, k plan.Key, address string) (owner string, held plan.Key) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, held := range []plan.Key{k, r.byLocator[locator{k.Target, address}]} {
+		if e, ok := r.entries[held]; ok && e.Owner != application && e.State != plan.EntryOrphaned {
+			return e.Owner, held
+		}
+	}
+	return "", plan.Key{}
+}
+
+// keys returns the keys that an application owns, sorted.
+func (r *registry) keys(application string) []plan.Key {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.SortedFunc(maps.Keys(r.owned[application]), plan.Key.Compare)
+}
+
+// count returns how many objects an application owns.
+func (r *registry) count(application string) int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.owned[application])
+}
+
+// owners returns every application that owns something.
+func (r *registry) owners() []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Sorted(maps.Keys(r.owned))
+}
+
+// targets returns every target that the inventory refers to, with one key of each.
+func (r *registry) targets() map[string]plan.Key {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	out := map[string]plan.Key{}
+	for k := range r.entries {
+		if have, ok := out[k.Target]; !ok || k.Compare(have) < 0 {
+			out[k.Target] = k
+		}
+	}
+	return out
+}
+
+// write makes entries and drops durable, in transactions of at most
+// store.MaxOps, and then visible. An entry may replace one of another key with
+// the same locator, which has to be among the drops; one of another application
+// only when orphaned. Entries go before drops: what stops in between leaves two
+// records of one object, never none.
+func (r *registry) write(ctx context.Context, put []plan.Entry, drop []plan.Key) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.check(put, drop); err != nil {
+		return err
+	}
+	for len(put)+len(drop) > 0 {
+		n := min(len(put), store.MaxOps)
+		m := min(len(drop), store.MaxOps-n)
+		if err := r.commit(ctx, put[:n], drop[:m]); err != nil {
+			return fmt.Errorf("inventory: %w", err)
+		}
+		put, drop = put[n:], drop[m:]
+	}
+	return nil
+}
+
+func (r *registry) check(put []plan.Entry, drop []plan.Key) error {
+	going := make(map[plan.Key]bool, len(drop))
+	for _, k := range drop {
+		going[k] = true
+	}
+	for _, e := range put {
+		held, ok := r.byLocator[locator{e.Key.Target, e.Locator}]
+		for _, k := range []plan.Key{e.Key, held} {
+			have, exists := r.entries[k]
+			if exists && have.Owner != e.Owner && have.State != plan.EntryOrphaned {
+				return fmt.Errorf("%s at %s: %w: %s", e.Key, e.Locator, errTaken, have.Owner)
+			}
+		}
+		if ok && held != e.Key && !going[held] {
+			return fmt.Errorf("%s and %s are both at %s", e.Key, held, e.Locator)
+		}
+	}
+	return nil
+}
+
+// commit writes one transaction and then the indexes. Large entries may exceed
+// the size limit of a transaction long before its count, so it halves and
+// tries again.
+func (r *registry) commit(ctx context.Context, put []plan.Entry, drop []plan.Key) error {
+	ops := make([]store.Op, 0, len(put)+len(drop))
+	written := make(map[plan.Key]bool, len(put))
+	for _, e := range put {
+		written[e.Key] = true
+	}
+	drop = slices.DeleteFunc(slices.Clone(drop), func(k plan.Key) bool { return written[k] })
+	slices.SortFunc(drop, plan.Key.Compare)
+	for _, k := range slices.Compact(drop) {
+		ops = append(ops, store.Op{Key: inventoryPrefix + k.String()})
+	}
+	for _, e := range put {
+		e.Epoch = r.epoch
+		value, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		ops = append(ops, store.Op{Key: inventoryPrefix + e.Key.String(), Value: value})
+	}
+	_, err := r.store.Commit(ctx, r.epoch, nil, ops)
+	if errors.Is(err, store.ErrTooLarge) && len(put) > 1 {
+		if err := r.commit(ctx, put[:len(put)/2], nil); err != nil {
+			return err
+		}
+		return r.commit(ctx, put[len(put)/2:], drop)
+	}
+	if err != nil {
+		return err
+	}
+	for _, k := range drop {
+		r.drop(k)
+	}
+	for _, e := range put {
+		r.put(e)
+	}
+	return nil
+}
+
+// setDesire publishes what an application wants; see desire.
+func (r *registry) setDesire(application string, d desire) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d.tried = max(d.tried, d.seq)
+	if have, ok := r.desires[application]; ok && have.source == d.source {
+		d.tried = max(d.tried, have.tried)
+	}
+	r.desires[application] = d
+}
+
+// resetDesire says of an application that starts that nothing is known of it yet;
+// restoring is set when it had accepted a revision before.
+func (r *registry) resetDesire(application, source string, restoring bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.desires[application] = desire{source: source, restoring: restoring}
+}
+
+// failDesire records that an application could not render a revision: what it
+// will want is not known, and what it wanted before still counts.
+func (r *registry) failDesire(application string, seq uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d := r.desires[application]
+	d.tried, d.ready, d.restoring = max(d.tried, seq), false, false
+	r.desires[application] = d
+}
+
+// desire returns what is known of an application's wishes.
+func (r *registry) desire(application string) desire {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.desires[application]
+}
+
+// dropDesire forgets an application that is no longer configured.
+func (r *registry) dropDesire(application string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.desires, application)
+}
+
+// claim is a key that an application wants and another one wants too, or owns
+// and may still want.
+type claim struct {
+	key   plan.Key
+	rival string
+	// origin is where the rival declares it; zero while that is not known at this
+	// revision yet.
+	origin  manifest.Origin
+	unknown bool
+}
+
+// rival returns the first of keys that another application claims: it declares
+// the key or its address at the same or a newer revision of the same source, or
+// in another source; or it owns it and has not looked at the revision yet.
+func (r *registry) rival(application, source string, state *desiredState, keys []plan.Key) (claim, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	names := slices.Sorted(maps.Keys(r.desires))
+	for _, k := range keys {
+		item, ok := state.items.get(k)
+		if !ok {
+			continue
+		}
+		if e, ok := r.entries[k]; ok && e.Owner == application {
+			continue
+		}
+		for _, name := range names {
+			d := r.desires[name]
+			if name == application || d.state == nil {
+				continue
+			}
+			_, theirs, wanted := d.state.find(k, item.Locator)
+			switch {
+			case !wanted:
+			case d.source != source || d.seq >= state.seq:
+				return claim{key: k, rival: name, origin: theirs.Object.Origin()}, true
+			case d.tried < state.seq && r.holds(name, k, item.Locator):
+				return claim{key: k, rival: name, unknown: true}, true
+			}
+		}
+	}
+	return claim{}, false
+}
+
+// holds reports whether an application owns a key or what is at its address;
+// the caller holds the lock.
+func (r *registry) holds(application string, k plan.Key, address string) bool {
+	for _, held := range []plan.Key{k, r.byLocator[locator{k.Target, address}]} {
+		if e, ok := r.entries[held]; ok && e.Owner == application && e.State != plan.EntryOrphaned {
+			return true
+		}
+	}
+	return false
+}
+
+// transfer is one record that moves to another application.
+type transfer struct {
+	from  plan.Entry
+	to    plan.Key
+	owner string
+}
+
+// release says what may happen to keys that an application no longer desires at
+// revision seq of its source: move to whoever desires them, wait (with the
+// reason), or, when in neither answer, go.
+func (r *registry) release(application, source string, seq uint64, keys []plan.Key) (moves []transfer, wait map[plan.Key]string) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	wait = map[plan.Key]string{}
+	names := slices.Sorted(maps.Keys(r.desires))
+	behind := r.behind(application, source, seq, names)
+	for _, k := range keys {
+		e, ok := r.entries[k]
+		if !ok || e.Owner != application {
+			continue
+		}
+		heir, key, ready := r.heir(application, k, e.Locator, names)
+		switch {
+		case heir != "" && ready:
+			moves = append(moves, transfer{from: e, to: key, owner: heir})
+		case heir != "":
+			wait[k] = fmt.Sprintf("AwaitingHandover: application %s wants it, and its revision is not accepted yet; look at it with: gitopsd status %s", heir, heir)
+		case behind != "":
+			wait[k] = fmt.Sprintf("AwaitingHandover: whether application %s wants it is not known before that has rendered this revision; look at it with: gitopsd status %s", behind, behind)
+		}
+	}
+	return moves, wait
+}
+
+// behind returns the first of names whose wishes are not known: at seq, for one of
+// the same source; since the start, for others. The caller holds the lock.
+func (r *registry) behind(application, source string, seq uint64, names []string) string {
+	for _, name := range names {
+		d := r.desires[name]
+		if name != application && (d.source == source && (d.seq < seq || d.state == nil) || d.restoring) {
+			return name
+		}
+	}
+	return ""
+}
+
+func (r *registry) heir(application string, k plan.Key, address string, names []string) (name string, key plan.Key, ready bool) {
+	for _, name := range names {
+		d := r.desires[name]
+		if name == application || d.state == nil {
+			continue
+		}
+		if key, _, ok := d.state.find(k, address); ok {
+			return name, key, d.ready
+		}
+	}
+	return "", plan.Key{}, false
+}
+
+// move carries out a transfer in one transaction.
+func (r *registry) move(ctx context.Context, t transfer) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	have, ok := r.entries[t.from.Key]
+	if !ok || have.Owner != t.from.Owner {
+		return nil // somebody was faster
+	}
+	next := have
+	next.Owner, next.Key = t.owner, t.to
+	var drop []plan.Key
+	if t.to != t.from.Key {
+		drop = []plan.Key{t.from.Key}
+	}
+	return r.commit(ctx, []plan.Entry{next}, drop)
+}
+
+// orphan marks everything an application owns as left behind and returns the
+// keys that were not so before.
+func (r *registry) orphan(ctx context.Context, application string) ([]plan.Key, error) {
+	var put []plan.Entry
+	var left []plan.Key
+	for _, k := range r.keys(application) {
+		if e, ok := r.entry(application, k); ok && e.State != plan.EntryOrphaned {
+			e.State = plan.EntryOrphaned
+			put, left = append(put, e), append(left, k)
+		}
+	}
+	return left, r.write(ctx, put, nil)
+}
+
+// orphans returns what an application left behind and nobody has taken over, sorted.
+func (r *registry) orphans(application string) []plan.Key {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.SortedFunc(maps.Keys(r.left[application]), plan.Key.Compare)
+}

@@ -1,0 +1,235 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/gitopsd/gitopsd/appliers"
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+// roundInput is what a round starts from: a snapshot that nobody else changes.
+type roundInput struct {
+	app       *app
+	head      sourceHead
+	policy    policySnapshot
+	attempt   attempt
+	record    appRecord
+	accepted  *desiredState
+	judgedBy  string
+	observed  keyMap[plan.Observed]
+	contended map[plan.FieldRef]bool
+	failures  map[plan.Key]failure
+	blocked   map[plan.Key]string
+	pending   map[plan.Key]time.Time
+	suspended bool
+	restore   bool // look for the accepted revision of the record first
+	rejudge   bool // ask the policies about what is accepted
+	evaluate  bool // look at the head of the source
+	full      bool // look at every object
+	force     bool // do not wait for the time of a retry
+	dirty     []plan.Key
+}
+
+// roundResult is what a round hands back to the application's goroutine.
+type roundResult struct {
+	record    appRecord
+	accepted  *desiredState
+	delta     []plan.Key // what differs between the accepted state and the one before
+	judgedBy  string
+	restored  bool
+	stuck     bool // restoring or judging did not work and is tried again
+	evaluated bool // the attempt was made
+	attempt   attempt
+	candidate *Candidate
+	retry     bool       // the candidate may pass later without any news
+	proposed  *plan.Plan // what the candidate would do
+	hold      *Candidate // changes of the accepted revision that need an approval
+	first     bool       // the revision was not accepted before
+	observed  keyMap[plan.Observed]
+	writers   map[plan.Key]string // who wrote what drifted
+	lookedAt  time.Time           // set when every object was answered for
+	looked    bool                // a complete look was made, with or without all answers
+	scope     map[plan.Key]struct{}
+	before    *plan.Plan // what there was to do
+	after     *plan.Plan // what is left
+	failures  map[plan.Key]failure
+	blocked   map[plan.Key]string
+	pending   map[plan.Key]time.Time // when to look at asynchronous work again
+	unhealthy map[plan.Key]appliers.Health
+	applied   int
+	deleted   int
+	message   string
+}
+
+// round is one pass over an application: a list of named steps, run outside the
+// application's goroutine. Everything up to the plan is read-only.
+type round struct {
+	roundInput
+	m   *Manager
+	out roundResult
+
+	candidate *desiredState // the head, rendered and judged; nil when not viable
+	delta     []plan.Key    // what differs between accepted and candidate
+	moves     []transfer
+	approval  *Approval
+	started   time.Time
+
+	mu sync.Mutex // guards the counters of out while targets work in parallel
+}
+
+// guard runs the round and turns a panic into a failure of this application alone.
+func (r *round) guard(ctx context.Context) roundResult {
+	err := contained(func() error { r.run(ctx); return nil })
+	if err == nil {
+		return r.out
+	}
+	var p *panicked
+	for errors.As(err, &p) { // the innermost one tells where it broke
+		inner, ok := p.value.(error)
+		if !ok || !errors.As(inner, new(*panicked)) {
+			break
+		}
+		err = inner
+	}
+	r.app.log.Error("round ended by a panic", "error", p.value, "stack", p.stack)
+	r.out.message = err.Error()
+	r.out.looked, r.out.stuck = r.full, true
+	if r.out.evaluated && r.out.candidate == nil && r.out.accepted == r.roundInput.accepted {
+		r.out.candidate = &Candidate{Revision: r.head.revision, State: CandidatePending, Since: r.started}
+	}
+	if c := r.out.candidate; c != nil && c.Reason == "" {
+		c.Reason, r.out.retry = r.out.message, true
+	}
+	return r.out
+}
+
+// run goes through the steps. A candidate that cannot be accepted leaves the
+// accepted revision in charge, whose drift is still healed.
+func (r *round) run(ctx context.Context) {
+	r.started = r.m.opts.Now()
+	r.out = roundResult{
+		attempt: r.attempt, record: r.record, accepted: r.accepted, judgedBy: r.judgedBy, observed: r.observed,
+		failures: r.failures, pending: map[plan.Key]time.Time{}, writers: map[plan.Key]string{},
+	}
+	if r.restore {
+		r.restoreAccepted(ctx)
+	}
+	r.rejudgeAccepted(ctx)
+	if r.evaluate {
+		r.out.evaluated = true
+		if r.accepted == nil || r.accepted.revision != r.head.revision {
+			r.considerCandidate(ctx)
+		} else {
+			r.catchUp()
+		}
+	}
+	if r.candidate == nil {
+		r.maintain(ctx)
+	}
+	r.conclude(ctx)
+}
+
+// restoreAccepted renders, after a start, the revision that was accepted last.
+// The mirror serves it without the network; if it is not there, work waits for the source.
+func (r *round) restoreAccepted(ctx context.Context) {
+	if r.record.Revision == "" {
+		r.out.restored = true
+		return
+	}
+	tree, err := r.m.open(ctx, r.app.Source, r.record.Revision)
+	if err != nil {
+		r.out.stuck = true
+		r.out.message = fmt.Sprintf("the accepted revision %s is not in the local mirror yet: %v", shortRevision(r.record.Revision), err)
+		return
+	}
+	r.phase(PhaseRendering)
+	defer r.m.renderSlot(ctx)()
+	state, _, err := r.app.pipe.next(ctx, tree, nil)
+	switch {
+	case errors.Is(err, errUnread):
+		r.out.stuck = true
+		r.out.message = fmt.Sprintf("the accepted revision %s: %v", shortRevision(r.record.Revision), errors.Join(err, r.m.mend(ctx, r.app.Source, r.record.Revision, err)))
+		return
+	case err != nil:
+		// Settings may have changed since it was accepted; the newest revision
+		// will be judged by itself.
+		r.out.restored = true
+		r.out.message = fmt.Sprintf("the accepted revision %s does not render any more: %v", shortRevision(r.record.Revision), err)
+		r.m.registry.failDesire(r.app.Name, 0)
+		return
+	}
+	if state.revision == r.head.revision {
+		state.seq, state.commit = r.head.seq, r.head.commit
+	}
+	r.accepted, r.out.accepted, r.out.restored = state, state, true
+	r.judgedBy = ""
+	r.full = true
+	r.m.registry.setDesire(r.app.Name, desire{source: r.app.Source, seq: state.seq, ready: true, state: state})
+}
+
+// rejudgeAccepted asks new policies about what already runs. What they deny is
+// not deleted: changes to it are blocked until the policy or the object changes.
+func (r *round) rejudgeAccepted(ctx context.Context) {
+	if r.accepted == nil || r.policy.policy == nil || r.judgedBy == r.policy.judge {
+		return
+	}
+	if r.accepted == r.roundInput.accepted && !r.rejudge && !r.evaluate {
+		return // it did not work a moment ago
+	}
+	state, err := r.judge(ctx, r.accepted, r.accepted.allKeys())
+	if err != nil {
+		r.out.stuck = true
+		r.out.message = err.Error()
+		return
+	}
+	r.setAccepted(state, r.policy.judge)
+	for k := range state.denied.all() {
+		r.dirty = append(r.dirty, k)
+	}
+}
+
+// judged reports whether the policies in force were asked about all that is accepted.
+func (r *round) judged() bool {
+	return r.accepted == nil || r.policy.policy == nil || r.judgedBy == r.policy.judge
+}
+
+func (r *round) judge(ctx context.Context, state *desiredState, keys []plan.Key) (*desiredState, error) {
+	start := r.m.opts.Now()
+	next, err := state.judge(ctx, r.policy.policy, keys)
+	r.m.opts.Metrics.step(stepPolicy, r.m.opts.Now().Sub(start))
+	return next, err
+}
+
+func (r *round) setAccepted(state *desiredState, judgedBy string) {
+	r.accepted, r.judgedBy = state, judgedBy
+	r.out.accepted, r.out.judgedBy = state, judgedBy
+}
+
+// catchUp notes that the head is the accepted revision, and at which place in
+// the order of the source it stands.
+func (r *round) catchUp() {
+	if r.accepted.seq != r.head.seq {
+		state := *r.accepted
+		state.seq, state.commit = r.head.seq, r.head.commit
+		r.setAccepted(&state, r.judgedBy)
+	}
+	r.m.registry.setDesire(r.app.Name, desire{source: r.app.Source, seq: r.accepted.seq, ready: true, state: r.accepted})
+}
+
+func (r *round) phase(p Phase) {
+	r.app.phase.Store(p)
+	r.m.changed()
+}
+
+func (r *round) event(ctx context.Context, kind EventKind, message string, data map[string]any) {
+	r.m.event(ctx, Event{Kind: kind, Application: r.app.Name, Message: message, Data: data})
+}
+
+// shortRevision is a revision as people read it.
+func shortRevision(rev string) string {
+	return rev[:min(12, len(rev))]
+}

@@ -1,0 +1,256 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/gitopsd/gitopsd/internal/plan"
+	"github.com/gitopsd/gitopsd/policies"
+)
+
+// considerCandidate takes the head through render, policies, plan and gates,
+// and when all of them let it pass, accepts and applies it.
+func (r *round) considerCandidate(ctx context.Context) {
+	cand := &Candidate{Revision: r.head.revision, State: CandidatePending, Since: r.started}
+	r.out.candidate, r.out.retry = cand, true
+	for _, step := range []struct {
+		phase Phase
+		do    func(context.Context, *Candidate) error
+	}{
+		{PhaseRendering, r.renderCandidate},
+		{PhaseRendering, r.judgeCandidate},
+		{PhaseWaiting, r.awaitOthers},
+		{PhaseObserving, r.observeCandidate},
+		{PhasePlanning, r.planCandidate},
+		{PhasePlanning, r.judgeChanges},
+		{PhasePlanning, r.gateCandidate},
+		{PhaseApplying, r.acceptCandidate},
+	} {
+		r.phase(step.phase)
+		if err := step.do(ctx, cand); err != nil {
+			r.candidate = nil
+			cand.Reason = err.Error()
+			return
+		}
+	}
+	r.out.candidate, r.out.retry = nil, false
+	r.applyAndVerify(ctx, r.accepted, r.out.before)
+}
+
+// refuse makes the revision wait for a new commit.
+func (r *round) refuse(cand *Candidate, err error) error {
+	cand.State, r.out.retry = CandidateRefused, false
+	return err
+}
+
+// refuseForNow refuses what may pass at another time, and tries again.
+func (r *round) refuseForNow(cand *Candidate, err error) error {
+	cand.State = CandidateRefused
+	return err
+}
+
+// renderCandidate: any error refuses the revision; the one before stays.
+func (r *round) renderCandidate(ctx context.Context, cand *Candidate) error {
+	tree, err := r.m.open(ctx, r.app.Source, r.head.revision)
+	if err != nil {
+		return err // pending: the mirror is being repaired
+	}
+	defer r.m.renderSlot(ctx)()
+	start := r.m.opts.Now()
+	state, delta, err := r.app.pipe.next(ctx, tree, r.accepted)
+	r.m.opts.Metrics.step(stepRender, r.m.opts.Now().Sub(start))
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		r.m.registry.failDesire(r.app.Name, r.head.seq)
+	}
+	if errors.Is(err, errUnread) {
+		return errors.Join(err, r.m.mend(ctx, r.app.Source, r.head.revision, err)) // pending: tried again
+	}
+	if err != nil {
+		return r.refuse(cand, err)
+	}
+	state.seq, state.commit = r.head.seq, r.head.commit
+	r.candidate, r.delta = state, delta
+	return nil
+}
+
+// judgeCandidate: a denial refuses the revision, and so does a policy that
+// cannot be asked, which is asked again later. Either way nothing is allowed.
+func (r *round) judgeCandidate(ctx context.Context, cand *Candidate) error {
+	if r.policy.err != nil {
+		return fmt.Errorf("%w; new revisions wait until it is mended", r.policy.err)
+	}
+	if !r.judged() {
+		return fmt.Errorf("what runs could not be judged by the new policies, so new revisions wait: %s", r.out.message)
+	}
+	state, err := r.judge(ctx, r.candidate, r.delta)
+	if err != nil {
+		return r.refuseForNow(cand, err)
+	}
+	r.candidate = state
+	for _, k := range r.delta {
+		denied, _ := state.denied.get(k)
+		for _, f := range denied {
+			item, _ := state.items.get(k)
+			f.Msg = named(item.Source.Origin(), k.ID, f.Msg)
+			cand.Denied = append(cand.Denied, f)
+		}
+	}
+	r.m.registry.setDesire(r.app.Name, desire{source: r.app.Source, seq: state.seq, state: state})
+	if len(cand.Denied) > 0 {
+		return r.refuse(cand, denial(cand.Denied))
+	}
+	return r.checkRivals(cand)
+}
+
+func denial(denied []policies.Finding) error {
+	return fmt.Errorf("denied by policy %s: %s%s; mend it in a new commit", denied[0].Rule, denied[0].Msg, more(len(denied)-1))
+}
+
+// checkRivals refuses keys or addresses that another application desires too,
+// and waits for one that owns them and has not looked at this revision yet.
+func (r *round) checkRivals(cand *Candidate) error {
+	c, found := r.m.registry.rival(r.app.Name, r.app.Source, r.candidate, r.delta)
+	if !found {
+		return nil
+	}
+	cand.contested = true
+	item, _ := r.candidate.items.get(c.key)
+	place := fmt.Sprintf("%s at %s", named(item.Source.Origin(), c.key.ID, ""), item.Locator)
+	if c.unknown {
+		return fmt.Errorf("%s belongs to application %s, which has not looked at this revision yet", place, c.rival)
+	}
+	return r.refuse(cand, fmt.Errorf("%s is also declared by application %s at %s; keep one of them", place, c.rival, c.origin))
+}
+
+// awaitOthers holds the revision until the applications it depends on are in
+// step with the same revision.
+func (r *round) awaitOthers(_ context.Context, _ *Candidate) error {
+	if r.suspended {
+		r.out.retry = false // resuming is news
+		return errors.New("suspended: the revision is looked at after gitopsd resume")
+	}
+	for _, name := range r.app.DependsOn {
+		if reason := r.m.notReady(name, r.app.Source, r.candidate.seq); reason != "" {
+			return fmt.Errorf("waits for application %s: %s", name, reason)
+		}
+	}
+	return nil
+}
+
+// observeCandidate asks about everything that the revision changes, and about
+// all else that is due.
+func (r *round) observeCandidate(ctx context.Context, _ *Candidate) error {
+	scope := append(append([]plan.Key(nil), r.delta...), r.dirty...)
+	for k := range r.failures {
+		scope = append(scope, k)
+	}
+	if r.full || r.accepted == nil {
+		scope = append(append(scope, r.candidate.allKeys()...), r.m.registry.keys(r.app.Name)...)
+		r.full = true
+	}
+	r.setScope(dedupe(scope))
+	r.observe(ctx, r.candidate)
+	return ctx.Err()
+}
+
+func (r *round) planCandidate(_ context.Context, cand *Candidate) error {
+	p, err := r.build(r.candidate, r.scopeKeys())
+	if err != nil {
+		return r.refuse(cand, err)
+	}
+	r.out.before, r.out.proposed = p, p
+	cand.Plan = p.Counts
+	return nil
+}
+
+// judgeChanges asks the rules about changes. A denied intent refuses the
+// revision; a denied heal is blocked by itself.
+func (r *round) judgeChanges(ctx context.Context, cand *Candidate) error {
+	verdicts, err := r.judgePlan(ctx, r.out.before, r.candidate.commit)
+	if err != nil {
+		return r.refuseForNow(cand, err)
+	}
+	intended := map[plan.Key]bool{}
+	for _, k := range r.delta {
+		intended[k] = true
+	}
+	var denied []policies.Finding
+	for i := range r.out.before.Changes {
+		c := &r.out.before.Changes[i]
+		for _, f := range verdicts[c.Key] {
+			f.Msg = fmt.Sprintf("%s: %s: %s", named(c.Origin, c.Key.ID, ""), c.Action, f.Msg)
+			if intended[c.Key] {
+				denied = append(denied, f)
+			} else if c.Blocked == "" {
+				c.Blocked = violation(f.Rule, f.Msg)
+				r.out.before.Counts.Blocked++
+			}
+		}
+	}
+	cand.Denied = append(cand.Denied, denied...)
+	if len(denied) > 0 {
+		return r.refuse(cand, denial(denied))
+	}
+	return nil
+}
+
+// gateCandidate holds a plan that runs into a guard until somebody approves it.
+func (r *round) gateCandidate(_ context.Context, cand *Candidate) error {
+	p := r.out.before
+	if len(p.Gates) == 0 {
+		return nil
+	}
+	if a := r.app.approved(p.Gates, r.m.opts.Now()); a != nil {
+		r.approval = a
+		return nil
+	}
+	cand.State, cand.Gates, cand.Digest = CandidateHeld, p.Gates, p.GatedDigest()
+	r.out.retry = false
+	return needsApproval(r.app.Name, p)
+}
+
+func needsApproval(application string, p *plan.Plan) error {
+	return fmt.Errorf("needs an approval: %s; look at it with: gitopsd diff %s, then run: gitopsd approve %s --why \"...\"",
+		p.Gates[0].Message, application, application)
+}
+
+// acceptCandidate makes the revision the one that is applied and healed to. A
+// revision that changes nothing of what this application reads costs no record:
+// after a restart the one before is restored, which is the same.
+func (r *round) acceptCandidate(ctx context.Context, _ *Candidate) error {
+	if r.matters() {
+		rec := r.record
+		rec.Revision, rec.Source, rec.AcceptedAt = r.candidate.revision, r.app.Source, r.m.opts.Now()
+		if err := r.m.keep(ctx, r.app.Source, "app/"+r.app.Name, rec.Revision); err != nil {
+			return err
+		}
+		if err := r.m.saveApp(ctx, r.app.Name, rec); err != nil {
+			return err
+		}
+		r.record, r.out.record, r.out.first = rec, rec, true
+	}
+	r.setAccepted(r.candidate, r.policy.judge)
+	r.out.delta = r.delta
+	r.m.registry.setDesire(r.app.Name, desire{source: r.app.Source, seq: r.candidate.seq, ready: true, state: r.candidate})
+	if r.out.first {
+		r.event(ctx, EventAccepted, "accepted "+shortRevision(r.candidate.revision), map[string]any{"revision": r.candidate.revision, "counts": r.out.before.Counts})
+	}
+	return nil
+}
+
+// matters reports whether accepting the candidate is news for the application:
+// it changes an object, or ends the refusal of another revision.
+func (r *round) matters() bool {
+	return r.accepted == nil || len(r.delta) > 0 || r.record.Last.Outcome == OutcomeRefused || r.record.Last.Outcome == OutcomeHeld
+}
+
+func more(n int) string {
+	if n <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (and %d more)", n)
+}

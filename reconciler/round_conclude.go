@@ -1,0 +1,97 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+// conclude writes the history and leaves the look's result complete.
+func (r *round) conclude(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	r.out.blocked = map[plan.Key]string{}
+	if p := r.out.after; p != nil {
+		for i := range p.Changes {
+			c := &p.Changes[i]
+			if _, failed := r.out.failures[c.Key]; c.Blocked != "" && !failed {
+				r.out.blocked[c.Key] = c.Blocked
+			}
+		}
+	}
+	entry := r.historyEntry()
+	if entry == nil {
+		return
+	}
+	rec, err := r.m.appendHistory(ctx, r.app.Name, r.out.record, *entry)
+	if err != nil {
+		r.out.message = errors.Join(errors.New("the history was not written"), err).Error()
+		return
+	}
+	r.out.record = rec
+}
+
+// historyEntry says how a revision ended, or nil when there is no news.
+func (r *round) historyEntry() *HistoryEntry {
+	e := HistoryEntry{
+		Application: r.app.Name, Revision: r.head.revision, Commit: r.head.commit,
+		Started: r.started, Finished: r.m.opts.Now(),
+	}
+	if r.approval != nil {
+		e.Approver = r.approval.By
+	}
+	last := r.record.Last
+	switch c := r.out.candidate; {
+	case c != nil && c.State == CandidateRefused:
+		e.Outcome, e.Reason = OutcomeRefused, c.Reason
+	case c != nil && c.State == CandidateHeld:
+		e.Outcome, e.Reason = OutcomeHeld, c.Reason
+	case !r.news(last):
+		return nil
+	default:
+		e.Revision, e.Commit = r.accepted.revision, r.accepted.commit
+		e.Outcome, e.Reason = OutcomeSynced, ""
+		if failed, waiting := r.open(); failed+waiting > 0 {
+			e.Outcome, e.Reason = OutcomePartial, fmt.Sprintf("%d failed, %d wait", failed, waiting)
+			if last.Outcome == OutcomePartial && last.Revision == e.Revision {
+				return nil // its end is told once it is complete
+			}
+		}
+	}
+	if r.out.before != nil {
+		e.Counts = r.out.before.Counts
+	} else if r.out.proposed != nil {
+		e.Counts = r.out.proposed.Counts
+	}
+	if last.Revision == e.Revision && last.Outcome == e.Outcome && last.Reason == e.Reason && e.Approver == "" {
+		return nil
+	}
+	return &e
+}
+
+// news reports whether the accepted revision has come to an end worth a line:
+// it was just accepted, an approval was used, or what was open is complete.
+func (r *round) news(last lastOutcome) bool {
+	if r.accepted == nil || r.out.before == nil {
+		return false
+	}
+	return r.out.first || r.approval != nil && r.out.deleted > 0 || last.Outcome == OutcomePartial && last.Revision == r.record.Revision
+}
+
+// open counts the objects of the whole application that are not as desired.
+func (r *round) open() (failed, waiting int) {
+	waiting = len(r.out.blocked) + len(r.out.pending)
+	for k := range r.blocked {
+		if _, looked := r.out.scope[k]; !looked {
+			waiting++
+		}
+	}
+	for k := range r.pending {
+		if _, looked := r.out.scope[k]; !looked {
+			waiting++
+		}
+	}
+	return len(r.out.failures), waiting
+}

@@ -1,0 +1,137 @@
+package reconciler
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/gitopsd/gitopsd/internal/plan"
+	"github.com/gitopsd/gitopsd/policies"
+)
+
+// maintain heals what the accepted revision says, over what is due.
+func (r *round) maintain(ctx context.Context) {
+	r.out.looked, r.out.before = r.full, nil // what a refused candidate left there is not about this
+	r.setScope(nil)
+	if r.accepted == nil {
+		return
+	}
+	scope := append([]plan.Key(nil), r.dirty...)
+	if r.full {
+		scope = append(append(scope, r.accepted.allKeys()...), r.m.registry.keys(r.app.Name)...)
+	}
+	if len(scope) == 0 {
+		return
+	}
+	r.phase(PhaseObserving)
+	r.setScope(dedupe(scope))
+	r.observe(ctx, r.accepted)
+	r.phase(PhasePlanning)
+	p, err := r.build(r.accepted, r.scopeKeys())
+	if err != nil {
+		r.out.message = err.Error()
+		return
+	}
+	r.out.before = p
+	r.restrain(ctx, p)
+	r.applyAndVerify(ctx, r.accepted, p)
+}
+
+// restrain blocks what a round without a new revision must not do by itself:
+// everything while suspended or unjudged, deletes over budget, what policy denies.
+func (r *round) restrain(ctx context.Context, p *plan.Plan) {
+	switch {
+	case r.suspended:
+		block(p, func(*plan.Change) string {
+			return fmt.Sprintf("suspended; let it go on with: gitopsd resume %s", r.app.Name)
+		})
+		return
+	case r.policy.policy == nil && r.policy.err != nil:
+		block(p, func(*plan.Change) string { return r.policy.err.Error() })
+		return
+	case !r.judged():
+		block(p, func(*plan.Change) string { return r.out.message })
+		return
+	}
+	r.holdDeletes(p)
+	verdicts, err := r.judgePlan(ctx, p, r.accepted.commit)
+	if err != nil {
+		block(p, func(*plan.Change) string { return err.Error() })
+		return
+	}
+	block(p, func(c *plan.Change) string {
+		if denied := verdicts[c.Key]; len(denied) > 0 {
+			return violation(denied[0].Rule, denied[0].Msg)
+		}
+		return ""
+	})
+}
+
+// holdDeletes blocks deletes that need an approval nobody has given.
+func (r *round) holdDeletes(p *plan.Plan) {
+	if len(p.Gates) == 0 {
+		return
+	}
+	if r.approval = r.app.approved(p.Gates, r.m.opts.Now()); r.approval != nil {
+		return
+	}
+	reason := needsApproval(r.app.Name, p).Error()
+	r.out.hold = &Candidate{
+		Revision: r.accepted.revision, State: CandidateHeld, Reason: reason,
+		Gates: p.Gates, Digest: p.GatedDigest(), Plan: p.Counts, Since: r.started,
+	}
+	block(p, func(c *plan.Change) string {
+		if c.Action == plan.Delete {
+			return reason
+		}
+		return ""
+	})
+}
+
+func violation(rule, msg string) string {
+	return fmt.Sprintf("PolicyViolation: %s: %s; it is left as it is until a commit or the policy changes", rule, msg)
+}
+
+// judgePlan asks about every change that would write and returns what was
+// denied, by key.
+func (r *round) judgePlan(ctx context.Context, p *plan.Plan, commit *policies.Commit) (map[plan.Key][]policies.Finding, error) {
+	var changes []policies.Change
+	for i := range p.Changes {
+		c := &p.Changes[i]
+		if c.Blocked == "" && c.Action != plan.None && c.Action != plan.Forget {
+			changes = append(changes, policies.Change{Application: r.app.Name, Change: c, Commit: commit, LastApplied: c.Entry.Applied})
+		}
+	}
+	if len(changes) == 0 || r.policy.policy == nil {
+		return nil, nil
+	}
+	start := r.m.opts.Now()
+	verdicts, err := r.policy.policy.Changes(ctx, changes)
+	r.m.opts.Metrics.step(stepPolicy, r.m.opts.Now().Sub(start))
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	if len(verdicts) != len(changes) {
+		return nil, fmt.Errorf("policy: %d verdicts for %d changes", len(verdicts), len(changes))
+	}
+	denied := map[plan.Key][]policies.Finding{}
+	for i, v := range verdicts {
+		if !v.Allowed() {
+			denied[changes[i].Change.Key] = v.Deny
+		}
+	}
+	return denied, nil
+}
+
+// block sets the reason on every change that is not blocked yet and would do something.
+func block(p *plan.Plan, reason func(*plan.Change) string) {
+	for i := range p.Changes {
+		c := &p.Changes[i]
+		if c.Blocked != "" || c.Action == plan.None {
+			continue
+		}
+		if why := reason(c); why != "" {
+			c.Blocked = why
+			p.Counts.Blocked++
+		}
+	}
+}

@@ -1,0 +1,224 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gitopsd/gitopsd/appliers"
+	"github.com/gitopsd/gitopsd/internal/manifest"
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+// recordTimeout is how long the record of what was done may take after the
+// round was told to end.
+const recordTimeout = 5 * time.Second
+
+// recordApplied makes the outcome durable, also when the round has been told to end.
+func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, results []appliers.Result, e *execution) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	var put []plan.Entry
+	var done []*plan.Change
+	for i, c := range writes {
+		res := results[i]
+		switch res.Outcome {
+		case appliers.Done:
+			if c.Action != plan.Delete { // a delete is dropped after the object is seen gone
+				entry := c.Done()
+				if res.Backup != "" {
+					entry.Backup = res.Backup
+				}
+				put, done = append(put, entry), append(done, c)
+			}
+			r.reportApplied(ctx, c)
+		case appliers.Pending:
+			e.wait(c, res)
+		default:
+			e.fail(ctx, c, res.Err)
+		}
+	}
+	if err := r.m.registry.write(ctx, put, nil); err != nil {
+		for _, c := range done {
+			e.fail(ctx, c, fmt.Errorf("it was written, and that could not be recorded: %w", err))
+		}
+	}
+}
+
+func (r *round) reportApplied(ctx context.Context, c *plan.Change) {
+	kind := EventApplied
+	switch c.Action {
+	case plan.Delete:
+		kind = EventDeleted
+	case plan.Adopt:
+		kind = EventAdopted
+	}
+	data := map[string]any{
+		"key": c.Key.String(), "action": string(c.Action), "cause": string(c.Cause), "origin": c.Origin.String(), "revision": r.accepted.revision,
+	}
+	if r.approval != nil && c.Action == plan.Delete {
+		data["approvedBy"], data["approval"] = r.approval.By, r.approval.Digest
+	}
+	r.event(ctx, kind, fmt.Sprintf("%s %s", c.Action, c.Key), data)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.Action == plan.Delete {
+		r.out.deleted++
+	} else {
+		r.out.applied++
+	}
+}
+
+// setPending notes when to look at an object whose write completes by itself.
+func (r *round) setPending(k plan.Key, after time.Duration) {
+	if after <= 0 {
+		after = time.Second
+	}
+	r.out.pending[k] = r.m.opts.Now().Add(after)
+}
+
+// heldBack returns the failure of an object that is not tried again yet: the same
+// was to be written, and its time has not come. One that has no time waits until
+// something else is there.
+func (r *round) heldBack(c *plan.Change) (failure, bool) {
+	f, failed := r.failures[c.Key]
+	if !failed || r.force || c.Action == plan.None || c.Action == plan.Forget {
+		return failure{}, false
+	}
+	if f.want != wanted(c) {
+		return failure{}, false
+	}
+	if f.RetryAt.IsZero() {
+		return f, f.seen == r.seen(c.Key)
+	}
+	return f, r.m.opts.Now().Before(f.RetryAt)
+}
+
+// wanted names what a change is to bring about.
+func wanted(c *plan.Change) string {
+	if c.Desired == nil {
+		return string(c.Action)
+	}
+	return string(c.Desired.Hash())
+}
+
+// seen names what was there when the round planned.
+func (r *round) seen(k plan.Key) string {
+	o, _ := r.out.observed.get(k)
+	if o.Object == nil {
+		return fmt.Sprint(o.Presence)
+	}
+	return string(o.Object.Hash())
+}
+
+// fail records a failed object and when it is tried again, by the class of its
+// error. The caller holds the lock of the execution.
+func (r *round) fail(ctx context.Context, c *plan.Change, err error) {
+	if err == nil {
+		err = errors.New("the target gave no result")
+	}
+	now := r.m.opts.Now()
+	k := c.Key
+	before, again := r.failures[k]
+	f := failure{
+		Failure:  Failure{Key: k, Origin: c.Origin, Message: err.Error(), Class: appliers.ClassOf(err), Since: now},
+		attempts: 1, want: wanted(c), seen: r.seen(k),
+	}
+	if again {
+		f.Since = before.Since
+		if before.want == f.want {
+			f.attempts = before.attempts + 1
+		}
+	}
+	switch f.Class {
+	case appliers.Retry:
+		f.RetryAt = now.Add(r.m.backoff(f.attempts, r.app.RetryMax))
+	case appliers.Wait:
+		f.RetryAt = now.Add(r.app.Interval)
+	}
+	if !again || before.Message != f.Message {
+		r.event(ctx, EventFailed, named(c.Origin, k.ID, err.Error()), map[string]any{"key": k.String(), "class": f.Class.String(), "origin": f.Origin.String()})
+	}
+	r.m.opts.Metrics.failed(r.app.Name, f.Class)
+	r.out.failures[k] = f
+}
+
+// touched returns the keys that the plan did something about.
+func touched(p *plan.Plan) []plan.Key {
+	var keys []plan.Key
+	for i := range p.Changes {
+		c := &p.Changes[i]
+		if c.Blocked == "" && c.Action != plan.Forget {
+			keys = append(keys, c.Key)
+		}
+	}
+	return dedupe(keys)
+}
+
+// recordVerified drops what was seen gone and turns into failures what was
+// written and is still different: an answer of success is not believed unread.
+func (r *round) recordVerified(ctx context.Context, after *plan.Plan) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	var put []plan.Entry
+	var drop []plan.Key
+	open := map[plan.Key]bool{} // not as desired yet
+	for i := range after.Changes {
+		c := &after.Changes[i]
+		_, failed := r.out.failures[c.Key]
+		_, pending := r.out.pending[c.Key]
+		switch {
+		case c.Blocked != "":
+			open[c.Key] = true
+		case c.Action == plan.Forget:
+			drop = append(drop, c.Key)
+		case c.Action == plan.None:
+			if c.Record {
+				put = append(put, c.Done())
+			}
+			delete(r.out.failures, c.Key) // an uncertain write that did happen
+		case !failed && !pending:
+			r.fail(ctx, c, fmt.Errorf("written, but it still differs at %s; is something else writing it?", fieldsOf(c)))
+			open[c.Key] = true
+		default:
+			open[c.Key] = true
+		}
+	}
+	for k := range r.out.pending { // completed at once
+		if !open[k] {
+			delete(r.out.pending, k)
+		}
+	}
+	if err := r.m.registry.write(ctx, put, drop); err != nil {
+		r.out.message = err.Error()
+	}
+}
+
+func fieldsOf(c *plan.Change) string {
+	if len(c.Fields) == 0 {
+		return "its presence"
+	}
+	paths := make([]manifest.Pointer, 0, len(c.Fields))
+	for _, f := range c.Fields[:min(3, len(c.Fields))] {
+		paths = append(paths, f.Path)
+	}
+	return fmt.Sprint(paths)
+}
+
+// mergePlans returns what is left to do: of the keys that were looked at again
+// what the second plan says, of the others what the first one said.
+func mergePlans(before, after *plan.Plan, keys []plan.Key) *plan.Plan {
+	again := make(map[plan.Key]struct{}, len(keys))
+	for _, k := range keys {
+		again[k] = struct{}{}
+	}
+	left := &plan.Plan{Application: before.Application, Gates: before.Gates}
+	for _, c := range before.Changes {
+		if _, ok := again[c.Key]; !ok && c.Action != plan.Forget {
+			left.Changes = append(left.Changes, c)
+		}
+	}
+	left.Changes = append(left.Changes, after.Changes...)
+	return left
+}

@@ -1,0 +1,338 @@
+package reconciler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/gitopsd/gitopsd/internal/store"
+	"github.com/gitopsd/gitopsd/policies"
+	"github.com/gitopsd/gitopsd/sources"
+)
+
+// Numbers of polling: the jitter spreads sources that started together, the
+// cap bounds the backoff of a source that fails.
+const (
+	defaultPoll    = 30 * time.Second
+	defaultTimeout = time.Minute
+	pollJitter     = 0.1
+	pollMaxBackoff = 10 * time.Minute
+)
+
+const sourcePrefix = "source/"
+
+// sourceRecord is the high-water mark of a source: an older head is refused
+// even after a restart.
+type sourceRecord struct {
+	Identity string    `json:"identity"`
+	Revision string    `json:"revision"`
+	At       time.Time `json:"at"`
+	// Accept is a rewritten revision that a person accepted and that was not seen again yet.
+	Accept string `json:"accept,omitempty"`
+}
+
+// sourceHead is the newest trusted revision of a source. Seq grows with every
+// one, so that "at or after" is a comparison of numbers, never of dates.
+type sourceHead struct {
+	revision string
+	seq      uint64
+	commit   *policies.Commit
+}
+
+// source follows one source: one goroutine polls, readers get copies. It is
+// safe for concurrent use.
+type source struct {
+	*sources.Source
+	config  SourceConfig
+	store   store.Store
+	epoch   uint64
+	opts    *Options
+	budget  chan struct{}                        // per host, shared
+	advance func(context.Context, *source, bool) // called after each poll: did anything change?
+	jitter  func(time.Duration) time.Duration
+	stop    context.CancelFunc // nil until it runs
+	done    chan struct{}      // closed when run has ended
+	event   func(context.Context, Event)
+	kicks   chan struct{}
+	polling chan struct{} // one poll at a time
+
+	mu       sync.Mutex
+	head     sourceHead
+	record   sourceRecord
+	polledAt time.Time
+	next     time.Time
+	err      error
+	rewrite  string
+	failures int
+}
+
+// load reads the high-water mark.
+func (s *source) load(ctx context.Context) error {
+	rec, err := s.store.Get(ctx, sourcePrefix+s.Name)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("source %s: %w", s.Name, err)
+	}
+	var r sourceRecord
+	if err := json.Unmarshal(rec.Value, &r); err != nil {
+		return fmt.Errorf("source %s: %w", s.Name, err)
+	}
+	if r.Identity != s.config.Identity {
+		return nil
+	}
+	s.record = r
+	// The mirror may already hold it: then work goes on without the network.
+	if _, err := s.Repository.Open(ctx, r.Revision); err == nil {
+		s.head = sourceHead{revision: r.Revision, seq: 1, commit: s.describe(ctx, r.Revision)}
+	}
+	return nil
+}
+
+// run polls until ctx ends.
+func (s *source) run(ctx context.Context) {
+	defer close(s.done)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	if w, ok := sources.Ability[sources.Watcher](s.Repository); ok {
+		watch.Go(func() { // a watch that fails leaves the polls
+			err := contained(func() error { return w.Watch(ctx, s.kick) })
+			if err != nil && ctx.Err() == nil {
+				s.opts.Log.Warn("source is not watched, only polled", "source", s.Name, "error", err)
+			}
+		})
+	}
+	for ctx.Err() == nil {
+		_ = s.poll(ctx) // kept for the status; the delay grows with failures
+		timer := time.NewTimer(s.delay())
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-s.kicks:
+		}
+		timer.Stop()
+	}
+}
+
+func (s *source) kick() {
+	select {
+	case s.kicks <- struct{}{}:
+	default:
+	}
+}
+
+// delay returns the time to the next poll: the interval, doubled for each
+// failure in a row up to the cap, with jitter.
+func (s *source) delay() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.Interval
+	if d <= 0 {
+		d = defaultPoll
+	}
+	for range min(s.failures, 20) {
+		d = min(2*d, max(pollMaxBackoff, s.Interval))
+	}
+	d = s.jitter(d)
+	s.next = s.opts.Now().Add(d)
+	return d
+}
+
+// poll asks for the ref and, only when it moved, fetches and checks the new
+// revision. Whatever fails, the head stays where it is.
+func (s *source) poll(ctx context.Context) error {
+	select {
+	case s.polling <- struct{}{}:
+		defer func() { <-s.polling }()
+	case <-ctx.Done():
+		return fmt.Errorf("source %s: another poll is under way: %w", s.Name, ctx.Err())
+	}
+	start := s.opts.Now()
+	limited, cancel := context.WithTimeout(ctx, s.timeout())
+	var moved bool
+	err := contained(func() (err error) {
+		moved, err = s.pollOnce(limited)
+		return err
+	})
+	cancel()
+	if err != nil {
+		err = fmt.Errorf("%w; the last good revision stays", err)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err() // we were told to end: that says nothing about the source
+	}
+	now := s.opts.Now()
+	s.opts.Metrics.poll(s.Name, now.Sub(start), now, err)
+	s.mu.Lock()
+	changed := moved || (err == nil) != (s.err == nil) || err != nil && err.Error() != s.err.Error()
+	s.err = err
+	if err != nil {
+		s.failures++
+	} else {
+		s.failures, s.polledAt = 0, now
+	}
+	s.mu.Unlock()
+	s.advance(ctx, s, changed)
+	return err
+}
+
+func (s *source) timeout() time.Duration {
+	if s.Timeout > 0 {
+		return s.Timeout
+	}
+	return defaultTimeout
+}
+
+// request waits for a turn to ask the host of the source and returns the
+// function that ends it.
+func (s *source) request(ctx context.Context) (free func(), err error) {
+	select {
+	case s.budget <- struct{}{}:
+		return func() { <-s.budget }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("source %s: waiting for a request to %s: %w", s.Name, s.config.Host, ctx.Err())
+	}
+}
+
+func (s *source) pollOnce(ctx context.Context) (moved bool, err error) {
+	free, err := s.request(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer free()
+	ref, revision, err := s.Resolve(ctx)
+	if err != nil {
+		return false, err
+	}
+	head := s.current()
+	if revision == head.revision {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.rewrite = "" // a branch that was rewritten stands again where it stood
+		return false, nil
+	}
+	if err := s.Repository.Fetch(ctx, ref, revision); err != nil {
+		return false, fmt.Errorf("source %s: %w", s.Name, err)
+	}
+	if err := s.trust(ctx, revision); err != nil {
+		return false, err
+	}
+	return true, s.adopt(ctx, revision)
+}
+
+// trust refuses a revision that does not descend from the last accepted one.
+func (s *source) trust(ctx context.Context, revision string) error {
+	s.mu.Lock()
+	last, accept := s.record.Revision, s.record.Accept
+	s.mu.Unlock()
+	history, ok := sources.Ability[sources.History](s.Repository)
+	if !ok || last == "" || last == revision || s.Trust.AllowRewrite || accept == revision {
+		return nil
+	}
+	descends, err := history.IsAncestor(ctx, last, revision)
+	switch {
+	case err != nil:
+		return fmt.Errorf("source %s: whether %s descends from the accepted %s is not known: %w; if the branch was rewritten on purpose, run: gitopsd accept-history APP --revision %s --why \"...\"",
+			s.Name, shortRevision(revision), shortRevision(last), err, revision)
+	case descends:
+		return nil
+	}
+	s.mu.Lock()
+	known := s.rewrite == revision
+	s.rewrite = revision
+	s.mu.Unlock()
+	err = fmt.Errorf("source %s: %w: %s does not descend from the accepted %s; if that is meant, run: gitopsd accept-history APP --why \"...\"",
+		s.Name, sources.ErrHistoryRewritten, shortRevision(revision), shortRevision(last))
+	if !known {
+		s.event(ctx, Event{Kind: EventRewrite, Message: err.Error(), Data: map[string]any{"source": s.Name, "revision": revision, "accepted": last}})
+	}
+	return err
+}
+
+// adopt records a trusted revision as the head.
+func (s *source) adopt(ctx context.Context, revision string) error {
+	if k, ok := sources.Ability[sources.Keeper](s.Repository); ok {
+		if err := k.Keep(ctx, "source/"+s.Name, revision); err != nil {
+			return fmt.Errorf("source %s: %w", s.Name, err)
+		}
+	}
+	rec := sourceRecord{Identity: s.config.Identity, Revision: revision, At: s.opts.Now()}
+	if err := s.save(ctx, rec); err != nil {
+		return err
+	}
+	commit := s.describe(ctx, revision)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.head = sourceHead{revision: revision, seq: s.head.seq + 1, commit: commit}
+	s.rewrite = ""
+	return nil
+}
+
+func (s *source) save(ctx context.Context, rec sourceRecord) error {
+	value, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	if _, err := s.store.Commit(ctx, s.epoch, nil, []store.Op{{Key: sourcePrefix + s.Name, Value: value}}); err != nil {
+		return fmt.Errorf("source %s: %w", s.Name, err)
+	}
+	s.mu.Lock()
+	s.record = rec
+	s.mu.Unlock()
+	return nil
+}
+
+// accept allows the refused revision, or the named one, to replace the head although
+// it does not descend from it.
+func (s *source) accept(ctx context.Context, revision string) (string, error) {
+	s.mu.Lock()
+	rec, refused := s.record, s.rewrite
+	s.mu.Unlock()
+	if revision == "" {
+		revision = refused
+	}
+	if revision == "" || (refused != "" && revision != refused) {
+		return "", fmt.Errorf("source %s: %w: the refused revision is %q; look at it first and name that one", s.Name, ErrPrecondition, refused)
+	}
+	rec.Accept = revision
+	if err := s.save(ctx, rec); err != nil {
+		return "", err
+	}
+	s.kick()
+	return revision, nil
+}
+
+// describe returns what policies see of a commit, or nil where there are none.
+func (s *source) describe(ctx context.Context, revision string) *policies.Commit {
+	history, ok := sources.Ability[sources.History](s.Repository)
+	if !ok {
+		return nil
+	}
+	c, err := history.Commit(ctx, revision)
+	if err != nil {
+		return nil
+	}
+	return &policies.Commit{ID: c.ID, Author: fmt.Sprintf("%s <%s>", c.Author.Name, c.Author.Email), Message: c.Message, When: c.When}
+}
+
+// current returns the newest trusted revision; its seq is 0 before the first.
+func (s *source) current() sourceHead {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.head
+}
+
+// status returns what is known of the source.
+func (s *source) status() SourceStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := SourceStatus{Name: s.Name, Revision: s.head.revision, PolledAt: s.polledAt, NextPoll: s.next, Rewrite: s.rewrite}
+	if s.err != nil {
+		st.Error = s.err.Error()
+	}
+	return st
+}

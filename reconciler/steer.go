@@ -1,0 +1,351 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+// approvalExpiry is how long an approval holds when nobody says otherwise.
+const approvalExpiry = 24 * time.Hour
+
+var errShutdown = errors.New("the daemon is shutting down")
+
+// suspension returns who stopped the application, or nil when it runs.
+func (a *app) suspension() *Suspension {
+	a.steering.mu.Lock()
+	defer a.steering.mu.Unlock()
+	s := a.steering.Suspended
+	if s != nil && (s.Until.IsZero() || a.m.opts.Now().Before(s.Until)) {
+		c := *s
+		return &c
+	}
+	if a.Suspend {
+		return &Suspension{By: "configuration", Why: "spec.suspend is set"}
+	}
+	return nil
+}
+
+func (a *app) controlVersion() uint64 {
+	a.steering.mu.Lock()
+	defer a.steering.mu.Unlock()
+	v := a.steering.Version << 1
+	if s := a.steering.Suspended; s != nil && (s.Until.IsZero() || a.m.opts.Now().Before(s.Until)) {
+		v |= 1 // a suspension that runs out changes the version too
+	}
+	return v
+}
+
+// approved returns a valid approval that covers all gates, or nil.
+func (a *app) approved(gates []plan.Gate, now time.Time) *Approval {
+	a.steering.mu.Lock()
+	defer a.steering.mu.Unlock()
+	for _, ap := range a.steering.Approvals {
+		if now.Before(ap.Expires) && plan.CoveredBy(gates, ap.Changes) {
+			return &ap
+		}
+	}
+	return nil
+}
+
+// steer changes what people said about an application, durably, and wakes it.
+func (a *app) steer(ctx context.Context, change func(*control) error) error {
+	a.steering.mu.Lock()
+	defer a.steering.mu.Unlock()
+	next := a.steering.control
+	next.Approvals = slices.Clone(next.Approvals)
+	if err := change(&next); err != nil {
+		return err
+	}
+	next.Version++
+	op, err := jsonOp(controlPrefix+a.Name, next)
+	if err == nil {
+		err = a.m.commit(ctx, op)
+	}
+	if err != nil {
+		return fmt.Errorf("application %s: %w", a.Name, err)
+	}
+	a.steering.control = next
+	return nil
+}
+
+// Suspend stops an application, or all, until it is resumed or until has come.
+// Observing and reporting go on.
+func (m *Manager) Suspend(ctx context.Context, by, application string, all bool, why string, until time.Time) ([]string, error) {
+	if why == "" {
+		return nil, fmt.Errorf("%w: say why with --why", ErrInvalid)
+	}
+	now := m.opts.Now()
+	if !until.IsZero() && !until.After(now) {
+		return nil, fmt.Errorf("%w: %s has passed", ErrInvalid, until.Format(time.RFC3339))
+	}
+	return m.each(application, all, func(a *app) error {
+		err := a.steer(ctx, func(c *control) error {
+			c.Suspended = &Suspension{By: by, Why: why, At: now, Until: until}
+			return nil
+		})
+		if err == nil {
+			m.event(ctx, Event{Kind: EventSuspended, Application: a.Name, Principal: by, Message: why})
+			m.look(a.Name, nil)
+		}
+		return err
+	})
+}
+
+// Resume ends the suspension of an application, or of all.
+func (m *Manager) Resume(ctx context.Context, by, application string, all bool, why string) ([]string, error) {
+	return m.each(application, all, func(a *app) error {
+		err := a.steer(ctx, func(c *control) error {
+			if c.Suspended == nil && !all {
+				return fmt.Errorf("application %s: %w: it is not suspended", a.Name, ErrPrecondition)
+			}
+			c.Suspended = nil
+			return nil
+		})
+		if err == nil {
+			m.event(ctx, Event{Kind: EventResumed, Application: a.Name, Principal: by, Message: why})
+			m.look(a.Name, nil)
+		}
+		return err
+	})
+}
+
+func (m *Manager) each(application string, all bool, do func(*app) error) ([]string, error) {
+	apps := m.apps()
+	if !all {
+		a, err := m.app(application)
+		if err != nil {
+			return nil, err
+		}
+		apps = []*app{a}
+	}
+	var names []string
+	for _, a := range apps {
+		if err := do(a); err != nil {
+			return names, err
+		}
+		names = append(names, a.Name)
+	}
+	return names, nil
+}
+
+// Approve lets the held plan of an application go ahead. digest is the set of
+// changes that the caller looked at; when the held set is another by now, the
+// approval is refused. validFor 0 means 24 hours.
+func (m *Manager) Approve(ctx context.Context, by, application, digest, why string, validFor time.Duration) (Approval, error) {
+	a, err := m.app(application)
+	if err != nil {
+		return Approval{}, err
+	}
+	if why == "" {
+		return Approval{}, fmt.Errorf("%w: say why with --why", ErrInvalid)
+	}
+	held := m.status(a).Candidate
+	if held == nil || held.State != CandidateHeld {
+		return Approval{}, fmt.Errorf("application %s: %w: nothing waits for an approval", application, ErrPrecondition)
+	}
+	if digest != "" && digest != held.Digest {
+		return Approval{}, fmt.Errorf("application %s: %w: what waits has changed since you looked; look again with: gitopsd diff %s", application, ErrPrecondition, application)
+	}
+	if validFor <= 0 {
+		validFor = approvalExpiry
+	}
+	now := m.opts.Now()
+	ap := Approval{Application: application, Digest: held.Digest, By: by, Why: why, At: now, Expires: now.Add(validFor)}
+	for _, g := range held.Gates {
+		ap.Changes = append(ap.Changes, g.Changes...)
+	}
+	err = a.steer(ctx, func(c *control) error {
+		c.Approvals = slices.DeleteFunc(c.Approvals, func(old Approval) bool { return !now.Before(old.Expires) })
+		c.Approvals = append(c.Approvals, ap)
+		return nil
+	})
+	if err != nil {
+		return Approval{}, err
+	}
+	m.event(ctx, Event{
+		Kind: EventApproved, Application: application, Principal: by, Message: why,
+		Data: map[string]any{"digest": ap.Digest, "expires": ap.Expires, "changes": len(ap.Changes), "revision": held.Revision},
+	})
+	m.look(a.Name, nil)
+	return ap, nil
+}
+
+// AcceptHistory accepts, once, the rewritten branch of an application's source.
+func (m *Manager) AcceptHistory(ctx context.Context, by, application, revision, why string) (string, string, error) {
+	a, err := m.app(application)
+	if err != nil {
+		return "", "", err
+	}
+	if why == "" {
+		return "", "", fmt.Errorf("%w: say why with --why", ErrInvalid)
+	}
+	s := m.source(a.Source)
+	accepted, err := s.accept(ctx, revision)
+	if err != nil {
+		return "", "", err
+	}
+	m.event(ctx, Event{
+		Kind: EventAccepting, Application: application, Principal: by, Message: why,
+		Data: map[string]any{"source": a.Source, "revision": accepted},
+	})
+	return a.Source, accepted, nil
+}
+
+// Sync polls the source of an application, or of all, now, and looks at every
+// object. With wait it returns when the rounds that this started have ended, and
+// with the error of the poll when that failed.
+func (m *Manager) Sync(ctx context.Context, by, application string, wait bool) error {
+	apps := m.apps()
+	if application != "" {
+		a, err := m.app(application)
+		if err != nil {
+			return err
+		}
+		apps = []*app{a}
+	}
+	var pollErr error
+	polled := map[string]bool{}
+	var waiters []chan struct{}
+	for _, a := range apps {
+		m.event(ctx, Event{Kind: EventSync, Application: a.Name, Principal: by})
+		if s := m.source(a.Source); s != nil && !polled[a.Source] {
+			polled[a.Source] = true
+			if !wait {
+				s.kick()
+			} else if err := s.poll(ctx); err != nil {
+				pollErr = errors.Join(pollErr, err)
+			}
+		}
+	}
+	for _, a := range apps {
+		w := make(chan struct{})
+		a.lookNow(w)
+		waiters = append(waiters, w)
+	}
+	if !wait {
+		return nil
+	}
+	for i, w := range waiters {
+		select {
+		case <-w:
+		case <-apps[i].done:
+			return errShutdown
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return pollErr
+}
+
+// Plan returns the difference between what is desired and what was last
+// observed: of the candidate when there is one, else of the accepted revision.
+func (m *Manager) Plan(ctx context.Context, application string) (PlanView, error) {
+	a, err := m.app(application)
+	if err != nil {
+		return PlanView{}, err
+	}
+	var view PlanView
+	var buildErr error
+	err = a.ask(ctx, func(st *appState) { view, buildErr = a.planView(st) })
+	return view, errors.Join(err, buildErr)
+}
+
+// Object returns what is known of one object, named by its key or any part of
+// it that fits no other.
+func (m *Manager) Object(ctx context.Context, application, ref string) (ObjectView, error) {
+	a, err := m.app(application)
+	if err != nil {
+		return ObjectView{}, err
+	}
+	var view ObjectView
+	var findErr error
+	err = a.ask(ctx, func(st *appState) { view, findErr = a.objectView(st, ref) })
+	return view, errors.Join(err, findErr)
+}
+
+func (a *app) objectView(st *appState, ref string) (ObjectView, error) {
+	k, err := a.findKey(st, ref)
+	if err != nil {
+		return ObjectView{}, err
+	}
+	v := ObjectView{Key: k}
+	if st.accepted != nil {
+		if item, ok := st.accepted.items.get(k); ok {
+			v.Desired, v.Origin, v.Locator = item.Source, item.Source.Origin(), item.Locator
+		}
+	}
+	if e, ok := a.m.registry.entry(a.Name, k); ok {
+		v.Entry, v.Locator = &e, e.Locator
+		if v.Desired == nil {
+			v.Origin = e.Origin
+		}
+	}
+	v.Observed, _ = st.observed.get(k)
+	plan, err := a.buildView(st, st.accepted, []plan.Key{k})
+	if err != nil {
+		return v, err
+	}
+	for i := range plan.Changes {
+		if plan.Changes[i].Key == k {
+			v.Fields = append(append(v.Fields, plan.Changes[i].Fields...), plan.Changes[i].Reported...)
+		}
+	}
+	return v, nil
+}
+
+func (a *app) findKey(st *appState, ref string) (plan.Key, error) {
+	known := map[plan.Key]struct{}{}
+	if st.accepted != nil {
+		for k := range st.accepted.items.all() {
+			known[k] = struct{}{}
+		}
+	}
+	for _, k := range a.m.registry.keys(a.Name) {
+		known[k] = struct{}{}
+	}
+	var found []plan.Key
+	for k := range known {
+		if k.String() == ref || k.ID.String() == ref {
+			return k, nil
+		}
+		if strings.Contains(k.String(), ref) {
+			found = append(found, k)
+		}
+	}
+	sortKeys(found)
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return plan.Key{}, fmt.Errorf("application %s: %w: %q; list them with: gitopsd status %s -o json", a.Name, ErrUnknownObject, ref, a.Name)
+	default:
+		return plan.Key{}, fmt.Errorf("application %s: %w: %q fits %d objects, among them %s and %s", a.Name, ErrUnknownObject, ref, len(found), found[0], found[1])
+	}
+}
+
+func (a *app) planView(st *appState) (PlanView, error) {
+	if st.candidate != nil && st.proposed != nil {
+		return PlanView{Plan: st.proposed, Revision: st.candidate.Revision, Candidate: true, At: st.lookedAt}, nil
+	}
+	if st.accepted == nil {
+		return PlanView{Plan: &plan.Plan{Application: a.Name}}, nil
+	}
+	p, err := a.buildView(st, st.accepted, append(st.accepted.allKeys(), a.m.registry.keys(a.Name)...))
+	return PlanView{Plan: p, Revision: st.record.Revision, At: st.lookedAt}, err
+}
+
+// buildView plans for a reader: nothing is recorded, moved or applied.
+func (a *app) buildView(st *appState, state *desiredState, keys []plan.Key) (*plan.Plan, error) {
+	if state == nil {
+		return &plan.Plan{Application: a.Name}, nil
+	}
+	r := &round{m: a.m, roundInput: roundInput{app: a, contended: st.fights.contended(a.m.opts.Now())}}
+	r.out.observed = st.observed
+	return r.build(state, keys)
+}
