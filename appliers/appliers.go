@@ -117,6 +117,14 @@ type Watcher interface {
 	SetWatched(application string, queries []Query)
 }
 
+// WatchUpdater is the ability of a Watcher to take a difference, so that a small
+// change of a large application costs little.
+type WatchUpdater interface {
+	// UpdateWatched adds or replaces the watched objects of set and drops those of
+	// gone, and leaves the others of the application as they are.
+	UpdateWatched(application string, set []Query, gone []plan.Key)
+}
+
 // HealthChecker is the ability to tell the health of objects.
 type HealthChecker interface {
 	Health(ctx context.Context, queries []Query) (map[plan.Key]Health, error)

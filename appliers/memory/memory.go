@@ -86,7 +86,7 @@ type Applier struct {
 	is    Personality
 
 	mu      sync.Mutex
-	watched map[string][]appliers.Query // by application
+	watched map[string]map[plan.Key]string // locators by application
 }
 
 // Factory returns a factory of appliers on the world with this personality. The
@@ -113,7 +113,7 @@ func New(env appliers.Env, world *World, is Personality) appliers.Applier {
 		env.Sealer, _ = manifest.NewSealer(make([]byte, 32)) // fails only for a short key
 	}
 	is.FieldOwners = is.FieldOwners || is.Conflicts
-	var a appliers.Applier = &Applier{env: env, world: world, is: is, watched: map[string][]appliers.Query{}}
+	var a appliers.Applier = &Applier{env: env, world: world, is: is, watched: map[string]map[plan.Key]string{}}
 	if is.Marks {
 		a = marking{a, env.Target, world}
 	}

@@ -60,7 +60,25 @@ func (w *World) take(s *subscription) (locators map[string]bool, lost bool) {
 func (a *Applier) SetWatched(application string, queries []appliers.Query) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.watched[application] = slices.Clone(queries)
+	a.watched[application] = map[plan.Key]string{}
+	for _, q := range queries {
+		a.watched[application][q.Key] = q.Locator
+	}
+}
+
+// UpdateWatched implements appliers.WatchUpdater.
+func (a *Applier) UpdateWatched(application string, set []appliers.Query, gone []plan.Key) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.watched[application] == nil {
+		a.watched[application] = map[plan.Key]string{}
+	}
+	for _, q := range set {
+		a.watched[application][q.Key] = q.Locator
+	}
+	for _, k := range gone {
+		delete(a.watched[application], k)
+	}
 }
 
 // Watch implements appliers.Watcher: it reports what other writers change by hand.
@@ -95,10 +113,10 @@ func (a *Applier) keysAt(locators map[string]bool) []plan.Key {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var keys []plan.Key
-	for _, queries := range a.watched {
-		for _, q := range queries {
-			if locators[q.Locator] {
-				keys = append(keys, q.Key)
+	for _, watched := range a.watched {
+		for k, locator := range watched {
+			if locators[locator] {
+				keys = append(keys, k)
 			}
 		}
 	}
