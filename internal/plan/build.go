@@ -187,7 +187,7 @@ func (b *builder) foreign(e Entry) string {
 // strange returns the mark of an application, other than this one and the one
 // that the entry is of, on a live object.
 func (b *builder) strange(obs Observed, e Entry) string {
-	if obs.Owner == b.opts.Application || obs.Owner == e.Owner {
+	if obs.Owner == b.opts.Application || obs.Owner == e.Owner || obs.Owner == e.MovedFrom {
 		return ""
 	}
 	return obs.Owner
@@ -254,6 +254,9 @@ func (c *Change) Drifted() bool {
 func (c *Change) Done() Entry {
 	e := c.Entry
 	e.State, e.Applied, e.Writing = EntryOwned, c.Applied, nil
+	if c.Action != None { // the write put our mark on the object
+		e.MovedFrom = ""
+	}
 	return e
 }
 

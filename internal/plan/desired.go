@@ -201,12 +201,19 @@ func (b *builder) owned(w *want) (*Change, error) {
 	if len(w.c.Reported) > 0 {
 		w.c.Cause = Drift
 	}
+	if b.opts.Application != "" && w.obs.Owner != "" && w.obs.Owner != b.opts.Application {
+		w.c.Action = Adopt // handed over: what is missing is our mark
+		return b.pending(w, was), nil
+	}
 	return b.recorded(w), nil
 }
 
 // entryFor returns the record of a desired key as it is to be.
 func (b *builder) entryFor(w *want) Entry {
 	e, d := w.entry, w.d
+	if e.Owner != "" && e.Owner != b.opts.Application {
+		e.MovedFrom = e.Owner
+	}
 	e.Key, e.Owner, e.Epoch = w.c.Key, b.opts.Application, b.opts.Epoch
 	e.Locator, e.Wave, e.DependsOn = d.Locator, d.Wave, w.c.DependsOn
 	e.Origin, e.APIVersion = d.Object.Origin(), d.Object.APIVersion()
@@ -227,9 +234,12 @@ func (b *builder) pending(w *want, was Applied) *Change {
 func (b *builder) recorded(w *want) *Change {
 	e := b.entryFor(w)
 	e.State, e.Applied, e.Writing = EntryOwned, w.c.Applied, nil
+	if w.obs.Presence == Present {
+		e.MovedFrom = "" // no mark, or ours already
+	}
 	old := w.entry
 	w.c.Entry = e
-	w.c.Record = old.State != e.State || old.Key != e.Key || old.Owner != e.Owner || old.Locator != e.Locator ||
+	w.c.Record = old.MovedFrom != e.MovedFrom || old.State != e.State || old.Key != e.Key || old.Owner != e.Owner || old.Locator != e.Locator ||
 		old.APIVersion != e.APIVersion || old.Wave != e.Wave || !slices.Equal(sortedKeys(old.DependsOn), e.DependsOn) ||
 		!maps.Equal(old.Applied, e.Applied)
 	if !w.c.Record && len(w.c.Reported) == 0 {

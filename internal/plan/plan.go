@@ -72,6 +72,9 @@ type Entry struct {
 	// EntryPending, and it counts only in that state: a live value with its digest
 	// is our own, even though the success of the write was never recorded.
 	Writing Applied `json:"writing,omitempty"`
+	// MovedFrom is the application that the record was handed over from. Its mark
+	// on the object counts as ours until our own is there.
+	MovedFrom string `json:"movedFrom,omitempty"`
 	// Adopted says that the object existed before gitopsd took it over.
 	Adopted bool `json:"adopted,omitempty"`
 	// Backup names what an applier kept of the content that adoption replaced.
