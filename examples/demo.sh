@@ -62,10 +62,10 @@ sed -i 's/worker_connections 1024/worker_connections 4096/' "$dir/fleet/hosts/we
 commit "Allow more connections"
 observe "the new value is on the host" grep -q 'worker_connections 4096' "$dir/host/etc/nginx/nginx.conf"
 
-scene "A field removed: production keeps its default number of replicas"
-sed -i '/replicas/d' "$dir/fleet/apps/settings/production/settings.yaml"
-commit "Let production use the default number of replicas"
-observe "the line is gone from the host" sh -c "! grep -q replicas '$dir/host/srv/app/production/settings.ini'"
+scene "A field removed: the settings of production no longer state a mode"
+sed -i "/mode:/d" "$dir/fleet/apps/settings/production/settings.yaml"
+commit "Let production settings have the default mode"
+observe "the file has the default mode" sh -c "[ \"\$(stat -c %a '$dir/host/srv/app/production/settings.ini')\" = 644 ]"
 
 scene "A commit that policy refuses: nginx would tell its version"
 sed -i 's/server_tokens off/server_tokens on/' "$dir/fleet/hosts/web/nginx.conf.tmpl"
@@ -82,7 +82,7 @@ observe "after the revert all is in step again" synced
 scene "Drift: somebody edits the host by hand"
 run sh -c "echo 'Welcome, stranger' >'$dir/host/etc/motd'"
 observe "the change is undone" grep -q 'kept in step with Git' "$dir/host/etc/motd"
-gitopsd audit query --application web --limit 3
+gitopsd audit query --app web --limit 3
 
 scene "A prune over budget: one commit removes four files"
 git -C "$dir/fleet" rm --quiet hosts/web/cron.yaml hosts/web/motd.yaml
@@ -92,7 +92,8 @@ observe "the plan waits for an approval" says web Held
 gitopsd diff web || true
 [ -f "$dir/host/etc/motd" ] || fail "nothing was deleted"
 ok "nothing was deleted"
-gitopsd approve web --why "the host gets a new role"
+digest=$("$bin" status web -o json | sed -n 's/.*"digest": *"\([0-9a-f]*\)".*/\1/p')
+gitopsd approve web --digest "$digest" --why "the host gets a new role"
 observe "after the approval the files are gone" sh -c "[ ! -e '$dir/host/etc/motd' ] && [ ! -e '$dir/host/etc/cron.d/logrotate' ]"
 observe "every application is in step with Git" synced
 

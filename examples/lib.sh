@@ -7,7 +7,7 @@
 prepare() {
 	local dir=$1 example
 	example="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/repo"
-	mkdir -p "$dir/host/etc" "$dir/etc"
+	mkdir -p "$dir/host/etc/nginx" "$dir/host/etc/cron.d" "$dir/host/srv/app" "$dir/etc"
 	git init --quiet --bare --initial-branch=main "$dir/fleet.git"
 	git clone --quiet "$dir/fleet.git" "$dir/fleet" 2>/dev/null
 	cp -R "$example/." "$dir/fleet/"

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gitopsd/gitopsd/internal/api"
+	"github.com/gitopsd/gitopsd/internal/audit"
+	"github.com/gitopsd/gitopsd/internal/config"
+	"github.com/gitopsd/gitopsd/internal/effect"
+	"github.com/gitopsd/gitopsd/internal/manifest"
+	"github.com/gitopsd/gitopsd/internal/store"
+	"github.com/gitopsd/gitopsd/internal/store/bolt"
+	"github.com/gitopsd/gitopsd/reconciler"
+)
+
+// epoch is the fence of a daemon that has no rival: constant until there is
+// high availability.
+const epoch = 1
+
+// daemonOptions are the flags of gitopsd run.
+type daemonOptions struct {
+	config   string
+	stateDir string
+	socket   string
+	group    string // may connect to the socket; "" lets only the daemon's user
+	metrics  string // address of /metrics, /healthz, /readyz; "" serves none
+}
+
+// daemon is one running gitopsd.
+type daemon struct {
+	daemonOptions
+	log      *slog.Logger
+	wiring   wiring
+	manager  *reconciler.Manager
+	audit    *audit.Log
+	started  time.Time
+	registry *prometheus.Registry
+
+	mu           sync.Mutex
+	configDigest string
+	configErr    string
+}
+
+// runDaemon works until ctx ends. Ending changes nothing in the world.
+func runDaemon(ctx context.Context, o daemonOptions, log *slog.Logger) (err error) {
+	d := &daemon{daemonOptions: o, log: log, started: time.Now()}
+	if err := d.absolutePaths(); err != nil {
+		return err
+	}
+	cfg, err := config.LoadPath(d.config)
+	if err != nil {
+		return err
+	}
+	db, err := d.openState(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	ln, err := api.Listen(d.socket, d.group)
+	if err != nil {
+		return err
+	}
+	first, err := d.take(cfg)
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	metrics, err := d.listenMetrics()
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	log.Info("gitopsd started", "version", version, "config", d.config, "state", d.stateDir, "socket", d.socket, "metrics", d.metrics)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.manager.Run(ctx, first) })
+	group.Go(func() error {
+		select { // who connects earlier waits: an empty status would be taken for the truth
+		case <-d.manager.Ready():
+		case <-ctx.Done():
+			return ln.Close()
+		}
+		return api.Serve(ctx, ln, d.handler(), api.DefaultRoles())
+	})
+	group.Go(func() error { return d.watchConfig(ctx) })
+	if metrics != nil {
+		group.Go(func() error { return serveHTTP(ctx, metrics.listener, metrics.handler) })
+	}
+	err = group.Wait()
+	log.Info("gitopsd stopped")
+	return err
+}
+
+func (d *daemon) absolutePaths() error {
+	for _, p := range []*string{&d.config, &d.stateDir, &d.socket} {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return err
+		}
+		*p = abs
+	}
+	return nil
+}
+
+// openState opens what the daemon knows: key, store, audit log and inventory.
+func (d *daemon) openState(ctx context.Context) (db store.Store, err error) {
+	if err := os.MkdirAll(d.stateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w; name another with --state-dir", err)
+	}
+	sealer, err := loadSealer(filepath.Join(d.stateDir, "digest.key"))
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(d.stateDir, "gitopsd.db")
+	db, err = bolt.Open(path, bolt.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("%w; nothing was changed (a damaged file can be moved aside: what it held is found again in Git and on the targets)", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}()
+	d.audit, err = audit.Open(ctx, audit.Options{Store: db, Writer: "gitopsd", Now: time.Now, Epoch: func() uint64 { return epoch }})
+	if err != nil {
+		return nil, err
+	}
+	d.wiring = wiring{
+		stateDir: d.stateDir, store: db, sealer: sealer, log: d.log, seam: effect.Direct, epoch: epoch,
+		protected: []string{d.stateDir, d.config, d.socket},
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.manager, err = reconciler.New(ctx, reconciler.Options{
+		Store: db, Sealer: sealer, Log: d.log, Epoch: epoch, Events: d.record, Metrics: reconciler.NewMetrics(registry),
+	})
+	d.registry = registry
+	return db, err
+}
+
+// loadSealer reads the key of all digests, or makes one. Without the key what
+// was last applied cannot be told from what drifted; nothing else is lost.
+func loadSealer(path string) (*manifest.Sealer, error) {
+	key, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		key = make([]byte, 32)
+		_, _ = rand.Read(key) // never fails (crypto/rand)
+		err = os.WriteFile(path, key, 0o600)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("digest key: %w", err)
+	}
+	sealer, err := manifest.NewSealer(key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; restore it from a backup, or remove it to make a new one", path, err)
+	}
+	return sealer, nil
+}
+
+// record is where every event ends up: the audit log.
+func (d *daemon) record(ctx context.Context, e reconciler.Event) {
+	err := d.audit.Append(ctx, audit.Entry{
+		Kind: string(e.Kind), Application: e.Application, Principal: cmp.Or(e.Principal, "gitopsd"), Message: e.Message, Data: e.Data,
+	})
+	if err != nil {
+		d.log.Error("event is missing from the audit log", "kind", e.Kind, "application", e.Application, "error", err)
+	}
+}
+
+// take makes the loop's configuration of cfg and remembers its digest.
+func (d *daemon) take(cfg *config.Config) (reconciler.Config, error) {
+	out, err := d.wiring.reconcilerConfig(cfg)
+	if err == nil {
+		d.setConfig(cfg.Digest, nil)
+	}
+	return out, err
+}
+
+func (d *daemon) setConfig(digest string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.configErr = ""
+	if err != nil {
+		d.configErr = err.Error()
+		return
+	}
+	d.configDigest = digest
+}
+
+// reload takes up a changed configuration; an invalid one is refused and said.
+func (d *daemon) reload(ctx context.Context) {
+	cfg, err := config.LoadPath(d.config)
+	if err == nil {
+		d.mu.Lock()
+		same := cfg.Digest == d.configDigest
+		d.mu.Unlock()
+		if same {
+			d.setConfig(cfg.Digest, nil)
+			return
+		}
+		var next reconciler.Config
+		if next, err = d.wiring.reconcilerConfig(cfg); err == nil {
+			err = d.manager.Reload(ctx, next)
+		}
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		d.setConfig("", err)
+		d.log.Error("the new configuration is refused; the running one stays", "error", err)
+		return
+	}
+	d.setConfig(cfg.Digest, nil)
+	d.log.Info("configuration reloaded", "digest", cfg.Digest[:12])
+}
+
+func (d *daemon) handler() http.Handler {
+	return api.NewHandler(d.manager, api.Options{
+		Audit: auditLog{d.audit}, Log: d.log,
+		Info: func() api.Info {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return api.Info{Version: version, Started: d.started, ConfigDigest: d.configDigest, ConfigError: d.configErr}
+		},
+	})
+}
+
+type metricsServer struct {
+	listener net.Listener
+	handler  http.Handler
+}
