@@ -41,15 +41,19 @@ func (a *app) finish(st *appState, res roundResult) {
 		st.nextLook = now.Add(a.m.jitter(a.Interval))
 		st.fights.tidy(a.Contention, now)
 	}
-	if res.stuck {
+	switch {
+	case res.stuck:
 		st.stepRetry.fail(a.m, now, a.RetryMax)
-	} else {
+	case res.stepped:
 		st.stepRetry = retryTimer{}
 	}
 	replaceScope(st.blocked, res.scope, res.blocked)
 	replaceScope(st.pending, res.scope, res.pending)
 	replaceScope(st.unhealthy, res.scope, res.unhealthy)
 	a.scheduleLooks(st, now)
+	if res.again {
+		a.again()
+	}
 	a.takeDrift(st, res, now)
 	a.setHopes(st)
 	a.report(st, res)

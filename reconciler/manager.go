@@ -25,6 +25,7 @@ type Manager struct {
 	slots    chan struct{} // renderings under way
 	wg       sync.WaitGroup
 	reloads  chan reloadRequest
+	ready    chan struct{} // closed when the first configuration is running
 	stopped  chan struct{} // closed when Run has ended
 
 	events sync.Mutex // one event at a time
@@ -48,7 +49,7 @@ func New(ctx context.Context, opts Options) (*Manager, error) {
 		slots:   make(chan struct{}, opts.RenderSlots),
 		running: map[string]*app{}, sources: map[string]*source{}, targets: map[string]*target{},
 		policies: map[string]*policySet{}, hosts: map[string]chan struct{}{},
-		signal: make(chan struct{}), reloads: make(chan reloadRequest), stopped: make(chan struct{}),
+		signal: make(chan struct{}), reloads: make(chan reloadRequest), ready: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	return m, m.registry.load(ctx)
 }
@@ -67,6 +68,9 @@ func (m *Manager) Run(ctx context.Context, config Config) error {
 	defer close(m.stopped)
 	life, end := context.WithCancel(ctx)
 	err := m.carryOut(life, config)
+	if err == nil {
+		close(m.ready)
+	}
 	for err == nil && ctx.Err() == nil {
 		select {
 		case req := <-m.reloads:
@@ -78,6 +82,10 @@ func (m *Manager) Run(ctx context.Context, config Config) error {
 	m.wg.Wait()
 	return errors.Join(err, m.closeAll())
 }
+
+// Ready returns a channel that is closed once the first configuration is
+// running: before that, Status knows of no application.
+func (m *Manager) Ready() <-chan struct{} { return m.ready }
 
 // Reload makes config the running configuration. What has the digest it had
 // before keeps running undisturbed. On an error nothing changes: the running

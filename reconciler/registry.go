@@ -439,7 +439,7 @@ func (r *registry) move(ctx context.Context, t transfer) error {
 		return nil // somebody was faster
 	}
 	next := have
-	next.Owner, next.Key = t.owner, t.to
+	next.Owner, next.Key, next.MovedFrom = t.owner, t.to, have.Owner
 	var drop []plan.Key
 	if t.to != t.from.Key {
 		drop = []plan.Key{t.from.Key}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/gitopsd/gitopsd/appliers"
@@ -26,11 +25,12 @@ type roundInput struct {
 	blocked   map[plan.Key]string
 	pending   map[plan.Key]time.Time
 	suspended bool
-	restore   bool // look for the accepted revision of the record first
-	rejudge   bool // ask the policies about what is accepted
-	evaluate  bool // look at the head of the source
-	full      bool // look at every object
-	force     bool // do not wait for the time of a retry
+	restore   bool   // look for the accepted revision of the record first
+	rejudge   bool   // ask the policies about what is accepted
+	evaluate  bool   // look at the head of the source
+	full      bool   // look at every object
+	force     bool   // do not wait for the time of a retry
+	stuck     string // why restoring or judging did not work the last time
 	dirty     []plan.Key
 }
 
@@ -41,7 +41,8 @@ type roundResult struct {
 	delta     []plan.Key // what differs between the accepted state and the one before
 	judgedBy  string
 	restored  bool
-	stuck     bool // restoring or judging did not work and is tried again
+	stepped   bool // restoring or judging what is accepted was tried
+	stuck     bool // that did not work and is tried again
 	evaluated bool // the attempt was made
 	attempt   attempt
 	candidate *Candidate
@@ -62,6 +63,7 @@ type roundResult struct {
 	unhealthy map[plan.Key]appliers.Health
 	applied   int
 	deleted   int
+	again     bool // what had to wait can go on
 	message   string
 }
 
@@ -78,7 +80,9 @@ type round struct {
 	approval  *Approval
 	started   time.Time
 
-	mu sync.Mutex // guards the counters of out while targets work in parallel
+	// waited: a change waited for another one of this round; met: such a one turned
+	// out to be complete after all.
+	waited, met bool
 }
 
 // guard runs the round and turns a panic into a failure of this application alone.
@@ -117,6 +121,8 @@ func (r *round) run(ctx context.Context) {
 	}
 	if r.restore {
 		r.restoreAccepted(ctx)
+	} else if r.accepted == nil {
+		r.out.message = r.stuck
 	}
 	r.rejudgeAccepted(ctx)
 	if r.evaluate {
@@ -140,6 +146,7 @@ func (r *round) restoreAccepted(ctx context.Context) {
 		r.out.restored = true
 		return
 	}
+	r.out.stepped = true
 	tree, err := r.m.open(ctx, r.app.Source, r.record.Revision)
 	if err != nil {
 		r.out.stuck = true
@@ -178,8 +185,10 @@ func (r *round) rejudgeAccepted(ctx context.Context) {
 		return
 	}
 	if r.accepted == r.roundInput.accepted && !r.rejudge && !r.evaluate {
-		return // it did not work a moment ago
+		r.out.message = r.stuck // it did not work a moment ago
+		return
 	}
+	r.out.stepped = true
 	state, err := r.judge(ctx, r.accepted, r.accepted.allKeys())
 	if err != nil {
 		r.out.stuck = true

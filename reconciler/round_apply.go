@@ -161,7 +161,7 @@ func (e *execution) ready(c *plan.Change) bool {
 		return false
 	}
 	if why := e.mustWait(c); why != "" {
-		c.Blocked = why
+		c.Blocked, e.r.waited = why, true
 		e.unmet[c.Key] = "which waits"
 		return false
 	}

@@ -13,6 +13,7 @@ func (r *round) conclude(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	r.out.blocked = map[plan.Key]string{}
+	r.out.again = r.waited && r.met
 	if p := r.out.after; p != nil {
 		for i := range p.Changes {
 			c := &p.Changes[i]

@@ -49,7 +49,9 @@ func (r *round) restrain(ctx context.Context, p *plan.Plan) {
 		block(p, func(*plan.Change) string { return r.policy.err.Error() })
 		return
 	case !r.judged():
-		block(p, func(*plan.Change) string { return r.out.message })
+		block(p, func(*plan.Change) string {
+			return "the policies could not be asked about what runs, so nothing is written: " + r.out.message
+		})
 		return
 	}
 	r.holdDeletes(p)

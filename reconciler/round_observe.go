@@ -35,7 +35,7 @@ func (r *round) observe(ctx context.Context, state *desiredState) {
 		return
 	}
 	for _, k := range keys {
-		if o, _ := r.out.observed.get(k); o.Presence == plan.PresenceUnknown {
+		if o, asked := r.out.observed.get(k); asked && o.Presence == plan.PresenceUnknown {
 			return
 		}
 	}

@@ -32,7 +32,7 @@ func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, result
 				}
 				put, done = append(put, entry), append(done, c)
 			}
-			r.reportApplied(ctx, c)
+			r.reportApplied(ctx, c, e)
 		case appliers.Pending:
 			e.wait(c, res)
 		default:
@@ -46,7 +46,7 @@ func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, result
 	}
 }
 
-func (r *round) reportApplied(ctx context.Context, c *plan.Change) {
+func (r *round) reportApplied(ctx context.Context, c *plan.Change, e *execution) {
 	kind := EventApplied
 	switch c.Action {
 	case plan.Delete:
@@ -61,8 +61,11 @@ func (r *round) reportApplied(ctx context.Context, c *plan.Change) {
 		data["approvedBy"], data["approval"] = r.approval.By, r.approval.Digest
 	}
 	r.event(ctx, kind, fmt.Sprintf("%s %s", c.Action, c.Key), data)
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, whole := e.whole[c.Key.Target]; whole {
+		r.met = true // what other targets have that depends on it came too early
+	}
 	if c.Action == plan.Delete {
 		r.out.deleted++
 	} else {
@@ -177,6 +180,7 @@ func (r *round) recordVerified(ctx context.Context, after *plan.Plan) {
 			if c.Record {
 				put = append(put, c.Done())
 			}
+			r.met = r.met || failed
 			delete(r.out.failures, c.Key) // an uncertain write that did happen
 		case !failed && !pending:
 			r.fail(ctx, c, fmt.Errorf("written, but it still differs at %s; is something else writing it?", fieldsOf(c)))
@@ -188,6 +192,7 @@ func (r *round) recordVerified(ctx context.Context, after *plan.Plan) {
 	for k := range r.out.pending { // completed at once
 		if !open[k] {
 			delete(r.out.pending, k)
+			r.met = true
 		}
 	}
 	if err := r.m.registry.write(ctx, put, drop); err != nil {

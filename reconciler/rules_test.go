@@ -103,3 +103,13 @@ func verdict(why string) policies.Verdict {
 
 // errRuntime is what a rule that divides by zero gives.
 var errRuntime = errors.New("eval_builtin_error: div: divide by zero")
+
+// denyName denies objects of a name.
+func denyName(name string) func(*manifest.Object) string {
+	return func(o *manifest.Object) string {
+		if o.ID().Name == name {
+			return name + " is not allowed"
+		}
+		return ""
+	}
+}

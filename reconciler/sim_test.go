@@ -203,7 +203,7 @@ func thing(name, value string, lines ...string) string {
 	if len(lines) > 0 {
 		annotations = "  annotations:\n    " + strings.Join(lines, "\n    ") + "\n"
 	}
-	return fmt.Sprintf("apiVersion: test.example/v1\nkind: Thing\nmetadata:\n  name: %s\n%sspec:\n  value: %s\n", name, annotations, value)
+	return fmt.Sprintf("apiVersion: test.example/v1\nkind: Thing\nmetadata:\n  name: %q\n%sspec:\n  value: %s\n", name, annotations, value)
 }
 
 func where(name string) string { return "memory:test.example/Thing/" + name }
@@ -292,3 +292,8 @@ func (s *sim) wantFailure(app, name, message string) {
 		s.t.Fatalf("%s: %q, want %q\nstatus %+v", name, got, message, s.status(app))
 	}
 }
+
+// setReadErr makes every read of target one fail, or succeed again.
+func (s *sim) setReadErr(err error) { s.worlds["one"].SetFaults(memapply.Faults{ReadErr: err}) }
+
+func objectName(i int) string { return fmt.Sprintf("o%05d", i) }

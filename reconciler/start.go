@@ -82,7 +82,7 @@ func (a *app) input(st *appState, mail mail, now time.Time) roundInput {
 	in := roundInput{
 		app: a, head: a.m.head(a.Source), policy: a.m.policy(a.Policies), suspended: a.suspension() != nil,
 		record: st.record, accepted: st.accepted, judgedBy: st.judgedBy, observed: st.observed,
-		failures: maps.Clone(st.failures), blocked: st.blocked, pending: st.pending, force: mail.force,
+		failures: maps.Clone(st.failures), blocked: st.blocked, pending: st.pending, force: mail.force, stuck: st.message,
 	}
 	in.attempt = attempt{seq: in.head.seq, policies: in.policy.digest, control: a.controlVersion(), settings: a.Digest}
 	inTime := st.stepRetry.over(now) || mail.force

@@ -1,0 +1,162 @@
+package reconciler
+
+import (
+	"testing"
+	"time"
+
+	"github.com/gitopsd/gitopsd/internal/plan"
+)
+
+// Drift is healed, reported or ignored, by kind and field.
+func TestDriftModes(t *testing.T) {
+	simulate(t, func(s *sim) {
+		gk := s.key("one", "a").ID.GroupKind()
+		s.app("web", ".", func(a *Application) {
+			a.Drift = []plan.DriftRule{
+				{GroupKind: &gk, Path: "/spec/replicas", Mode: plan.DriftReport},
+				{GroupKind: &gk, Path: "/metadata/labels", Mode: plan.DriftIgnore},
+			}
+		})
+		text := thing("a", "1") + "  replicas: 3\n"
+		text = text[:len("apiVersion: test.example/v1\nkind: Thing\nmetadata:\n")] + "  labels:\n    team: x\n" + text[len("apiVersion: test.example/v1\nkind: Thing\nmetadata:\n"):]
+		s.commit(map[string]string{"a.yaml": text})
+		s.start()
+		s.wantSync("web", Synced, "")
+		hand := s.worlds["one"]
+		hand.SetField("hpa", where("a"), "/spec/replicas", int64(9))
+		hand.SetField("hpa", where("a"), "/metadata/labels/team", "theirs")
+		hand.SetField("ann", where("a"), "/spec/value", int64(7))
+		s.pass(time.Second)
+		s.wantValue("one", "a", int64(1))
+		s.wantSync("web", OutOfSync, "1 fields drifted and are left as they are")
+		d := s.status("web").Drift
+		if len(d) != 1 || d[0].Change.Path != "/spec/replicas" || d[0].Mode != plan.DriftReport || d[0].Change.Before != int64(9) {
+			t.Fatalf("drift %+v", d)
+		}
+		first := d[0].FirstSeen
+		s.wantQuiet("web", time.Hour, 70)
+		s.stop()
+		s.start()
+		if d := s.status("web").Drift; len(d) != 1 || !d[0].FirstSeen.Equal(first) {
+			t.Errorf("after a restart %+v, first seen %s", d, first)
+		}
+		if n := s.eventKinds()[EventDrift]; n != 2 {
+			t.Errorf("%d events of drift, want one for each field", n)
+		}
+		hand.SetField("hpa", where("a"), "/spec/replicas", int64(3))
+		s.pass(time.Second)
+		s.wantSync("web", Synced, "")
+		if v, _ := s.worlds["one"].Get(where("a")); v.Content["metadata"].(map[string]any)["labels"].(map[string]any)["team"] != "theirs" {
+			t.Error("an ignored field was written")
+		}
+	})
+}
+
+// D-53: a field that somebody else writes again and again is left alone after
+// three heals, told once, and healed again after the pause.
+func TestFightOverAField(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("web", ".")
+		s.commit(map[string]string{"a.yaml": thing("a", "1"), "b.yaml": thing("b", "1")})
+		s.start()
+		bad := func(v int64) {
+			s.worlds["one"].SetField("cron", where("a"), "/spec/value", v)
+			s.pass(10 * time.Second)
+		}
+		for i := range 6 {
+			bad(int64(10 + i))
+		}
+		s.wantValue("one", "a", int64(15))
+		s.wantCounts("one", 2, 3, 0)
+		d := s.status("web").Drift
+		if len(d) != 1 || !d[0].Contended || d[0].Writer != "cron" {
+			t.Fatalf("drift %+v", d)
+		}
+		if n := s.eventKinds()[EventContended]; n != 1 {
+			t.Errorf("%d events of the fight", n)
+		}
+		s.worlds["one"].SetField("cron", where("b"), "/spec/value", int64(9)) // others are healed
+		s.pass(time.Second)
+		s.wantValue("one", "b", int64(1))
+		s.wantQuiet("web", 25*time.Minute, 30)
+		s.wantValue("one", "a", int64(15))
+		s.pass(10 * time.Minute)
+		s.wantValue("one", "a", int64(1))
+		s.wantSync("web", Synced, "")
+	})
+}
+
+// An object deleted by hand is drift as a whole: created again, told once, and
+// left alone when it is deleted again and again.
+func TestDeletedByHand(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("web", ".")
+		s.commit(map[string]string{"a.yaml": thing("a", "1") + "  more: 2\n"})
+		s.start()
+		s.worlds["one"].Delete(where("a"))
+		s.pass(time.Second)
+		s.wantCounts("one", 2, 0, 0)
+		if n := s.eventKinds()[EventDrift]; n != 1 {
+			t.Errorf("%d events of drift, want one for the object", n)
+		}
+		for range 5 {
+			s.worlds["one"].Delete(where("a"))
+			s.pass(10 * time.Second)
+		}
+		s.wantCounts("one", 4, 0, 0)
+		d := s.status("web").Drift
+		if len(d) != 1 || !d[0].Contended || d[0].Change.Path != "" {
+			t.Fatalf("drift %+v", d)
+		}
+		if n := s.eventKinds()[EventContended]; n != 1 {
+			t.Errorf("%d events of the fight", n)
+		}
+		s.pass(35 * time.Minute)
+		s.wantCounts("one", 5, 0, 0)
+		s.wantSync("web", Synced, "")
+	})
+}
+
+// A new intent for a contended field is written at once.
+func TestIntentEndsAFight(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("web", ".")
+		s.commit(map[string]string{"a.yaml": thing("a", "1")})
+		s.start()
+		for i := range 5 {
+			s.worlds["one"].SetField("cron", where("a"), "/spec/value", int64(10+i))
+			s.pass(10 * time.Second)
+		}
+		s.commit(map[string]string{"a.yaml": thing("a", "2")})
+		s.pass(15 * time.Second)
+		s.wantValue("one", "a", int64(2))
+		s.wantSync("web", Synced, "")
+		s.worlds["one"].SetField("cron", where("a"), "/spec/value", int64(77))
+		s.pass(time.Second)
+		s.wantValue("one", "a", int64(2)) // the fight is counted anew
+	})
+}
+
+// D-57: drift of 10,000 objects at once is healed in a bounded number of calls.
+func TestDriftOfEverything(t *testing.T) {
+	const n = 10_000
+	simulate(t, func(s *sim) {
+		s.app("web", ".", func(a *Application) { a.Interval = time.Hour })
+		s.commit(things("o", n, "1"))
+		s.start()
+		s.wantSync("web", Synced, "")
+		before := s.worlds["one"].Counters()
+		for i := range n {
+			s.worlds["one"].SetField("script", where(objectName(i)), "/spec/value", int64(9))
+		}
+		s.pass(time.Minute)
+		s.wantSync("web", Synced, "")
+		c := s.worlds["one"].Counters()
+		if got := c.Updates - before.Updates; got != n {
+			t.Errorf("%d updates", got)
+		}
+		if calls := c.Observes - before.Observes + c.Applies - before.Applies; calls > 300 {
+			t.Errorf("%d calls for %d objects", calls, n)
+		}
+	})
+}
