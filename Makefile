@@ -22,6 +22,7 @@ run: build ## start the daemon on examples/repo in .run/ and stay
 test: build ## everything that needs only Go and git: unit, conformance, stories, Rego; with the race detector
 	$(GO) test -race -timeout 20m $(TESTFLAGS) ./...
 	$(BIN) policy test examples/repo/policies
+	$(BIN) policy test policies/library/host-files
 
 lint: ## gofmt, vet, staticcheck, layers
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
