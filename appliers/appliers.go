@@ -67,11 +67,16 @@ const (
 	Done                     // durable on the target
 	Pending                  // accepted, completes by itself; observe again after CheckAfter
 	Refused                  // did not happen; Err says why
+	// Released answers a Delete: gitopsd is done with the object, which may still
+	// be there. It was left or restored because it says so, or nothing of it was
+	// ours. The record goes, as after Forget, and presence afterwards is no reason
+	// to delete again.
+	Released
 )
 
 // String returns the word used in reports.
 func (o Outcome) String() string {
-	return [...]string{"uncertain", "done", "pending", "refused"}[o]
+	return [...]string{"uncertain", "done", "pending", "refused", "released"}[o]
 }
 
 // Result is the answer to one operation.
@@ -100,7 +105,9 @@ type Applier interface {
 	Observe(ctx context.Context, queries []Query) (map[plan.Key]plan.Observed, error)
 	// Apply carries out operations that do not depend on each other and returns
 	// one result for each, in order. It is idempotent; deleting the absent and
-	// creating what is already as desired are Done. Once ctx ends, operations not
+	// creating what is already as desired are Done. A target with marks or a ledger
+	// removes nothing that these do not show as the application's (or as that of
+	// Change.Entry.MovedFrom): such a Delete is Released. Once ctx ends, operations not
 	// begun are Refused with a class of Retry. Work that is shared by the
 	// operations (syncing a directory, reloading a service) is done once, before
 	// Apply returns.

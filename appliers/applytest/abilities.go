@@ -18,6 +18,65 @@ func hasMarks(a appliers.Applier) bool {
 	return ok
 }
 
+// release: a delete that leaves something there says so, and one that comes again
+// does no more than the first.
+func release(t *testing.T, h Harness) {
+	if h.Kept != nil {
+		t.Run("what a delete leaves there is released, also the second time", func(t *testing.T) {
+			w := open(t, h)
+			th := w.resolve(t, h.Kept(t, "kept"))
+			w.create(t, th)
+			for _, a := range []appliers.Applier{w.Applier, w.Applier, w.Reopen(t)} {
+				w.released(t, a, th)
+			}
+			if hasMarks(w.Applier) {
+				listed(t, w.Applier)
+			}
+		})
+	}
+	if !open(t, h).Records {
+		return // nothing is promised
+	}
+	t.Run("what is not ours is released", func(t *testing.T) {
+		w := open(t, h)
+		th := w.thing(t, "stranger", 1)
+		w.Put(t, h.Object(t, "stranger", 1))
+		writes := w.Writes()
+		w.released(t, w.Applier, th)
+		if got := w.Writes() - writes; got != 0 {
+			t.Errorf("a delete of what is not ours wrote %d times", got)
+		}
+	})
+	t.Run("another application's is released", func(t *testing.T) {
+		w := open(t, h)
+		th := w.thing(t, "other", 1)
+		op := th.operation(plan.Create, plan.Observed{})
+		op.Application = "other"
+		w.do(t, op)
+		w.catchUp(t, th.query(), th.asDesired)
+		w.released(t, w.Applier, th)
+		if o := w.see(t, th.query()); o.Owner != "other" {
+			t.Errorf("owner %q after a delete by another application", o.Owner)
+		}
+		op = th.operation(plan.Delete, w.see(t, th.unwanted()))
+		op.Change.Entry.MovedFrom = "other"
+		w.do(t, op)
+		w.catchUp(t, th.query(), absent)
+	})
+}
+
+// released deletes th and wants it released and still there.
+func (w *world) released(t *testing.T, a appliers.Applier, th thing) {
+	t.Helper()
+	r := a.Apply(ctx(t), []appliers.Operation{th.operation(plan.Delete, w.see(t, th.unwanted()))})[0]
+	if r.Outcome != appliers.Released || r.Err != nil {
+		t.Errorf("delete: %v %v, want released", r.Outcome, r.Err)
+	}
+	if o := w.see(t, th.unwanted()); o.Presence != plan.Present {
+		t.Errorf("after the delete: %s", describe(o))
+	}
+}
+
 func marks(t *testing.T, h Harness) {
 	w := open(t, h)
 	if !hasMarks(w.Applier) {

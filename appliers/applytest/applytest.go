@@ -25,6 +25,9 @@ type Harness struct {
 	Object func(t *testing.T, name string, variant int) *manifest.Object
 	// Invalid are objects that Resolve refuses, by the word that its error must hold.
 	Invalid map[string]*manifest.Object
+	// Kept returns an object whose delete leaves something there (it is left, or
+	// what was before it comes back). Nil says that the target has no such objects.
+	Kept func(t *testing.T, name string) *manifest.Object
 }
 
 // Fixture is one applier on one target. Functions that are nil say that the
@@ -44,6 +47,9 @@ type Fixture struct {
 	Block func(t *testing.T, locator string) (unblock func())
 	// Settle lets the target's own time pass, so that pending writes complete.
 	Settle func()
+	// Records says that the target knows by marks or a ledger what it wrote, and
+	// releases what these do not show as the application's instead of deleting it.
+	Records bool
 	// Foreign says that fields of other writers are refused rather than taken over.
 	Foreign bool
 }
@@ -55,7 +61,7 @@ func Run(t *testing.T, h Harness) {
 		run  func(*testing.T, Harness)
 	}{
 		{"Resolve", resolve}, {"Observe", observe}, {"Write", write}, {"Results", results},
-		{"Adopt", adopt}, {"Marks", marks}, {"Watch", watch}, {"Concurrency", concurrency}, {"Close", closing},
+		{"Adopt", adopt}, {"Release", release}, {"Marks", marks}, {"Watch", watch}, {"Concurrency", concurrency}, {"Close", closing},
 	}
 	for _, g := range groups {
 		t.Run(g.name, func(t *testing.T) { g.run(t, h) })
@@ -84,7 +90,11 @@ type thing struct {
 
 func (w *world) thing(t *testing.T, name string, variant int) thing {
 	t.Helper()
-	obj := w.h.Object(t, name, variant)
+	return w.resolve(t, w.h.Object(t, name, variant))
+}
+
+func (w *world) resolve(t *testing.T, obj *manifest.Object) thing {
+	t.Helper()
 	r, err := w.Applier.Resolve(obj)
 	if err != nil {
 		t.Fatalf("Resolve(%s): %v", obj.ID(), err)

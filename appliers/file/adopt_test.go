@@ -61,8 +61,14 @@ func TestPruneOfAdoptedFiles(t *testing.T) {
 			h.Applier = h.reopen(t)
 			for range 2 { // a delete that comes again changes nothing
 				del := h.op(t, plan.Delete, obj)
-				del.Change.Entry.Backup, del.Change.Entry.OnPrune = r.Backup, tt.onPrune
-				h.must(t, del)
+				del.Change.Entry.Backup = r.Backup
+				want := appliers.Done
+				if tt.want != "" {
+					want = appliers.Released
+				}
+				if got := h.apply(del)[0]; got.Outcome != want || got.Err != nil {
+					t.Errorf("delete: %v %v, want %v", got.Outcome, got.Err, want)
+				}
 			}
 			b, err := os.ReadFile(h.path("f"))
 			if string(b) != tt.want || (tt.want == "" && !errors.Is(err, os.ErrNotExist)) {
@@ -75,6 +81,34 @@ func TestPruneOfAdoptedFiles(t *testing.T) {
 				t.Errorf("marks %v %v", marks, err)
 			}
 		})
+	}
+}
+
+// A delete touches only what the ledger shows as the application's, also when
+// the same path was somebody's before (rows S1 and D-55).
+func TestDeleteOfWhatIsNotOurs(t *testing.T) {
+	h := newHost(t, "")
+	obj := file(t, h.path("f"), "theirs\n")
+	h.put(t, "f", "theirs\n")
+	released := func(why string, op appliers.Operation) {
+		t.Helper()
+		if r := h.apply(op)[0]; r.Outcome != appliers.Released || r.Err != nil || h.content(t, "f") != "theirs\n" {
+			t.Errorf("%s: %v %v", why, r.Outcome, r.Err)
+		}
+	}
+	released("no record", h.op(t, plan.Delete, obj))
+	other := h.op(t, plan.Adopt, obj)
+	other.Application = "other"
+	h.must(t, other)
+	released("the record of another application", h.op(t, plan.Delete, obj))
+	if marks, err := h.Marked(t.Context()); err != nil || len(marks) != 1 || marks[0].Application != "other" {
+		t.Errorf("the record of the other application: %v %v", marks, err)
+	}
+	moved := h.op(t, plan.Delete, obj)
+	moved.Change.Entry.MovedFrom = "other"
+	h.must(t, moved)
+	if _, err := os.Stat(h.path("f")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("handed over to us, and still there: %v", err)
 	}
 }
 

@@ -69,6 +69,8 @@ type job struct {
 	keeps  bool    // what is there is kept before anything else
 	backup string  // name of the backup to restore from
 	marked bool    // a pending run was set for it by this Apply
+	// released says that a delete leaves something at the path.
+	released bool
 }
 
 type jobState uint8
@@ -91,6 +93,21 @@ func (j *job) end(r appliers.Result) {
 }
 
 func (j *job) deletes() bool { return j.op.Change.Action == plan.Delete }
+
+// owned reports whether the ledger shows the path as the application's, or as
+// that of the application which handed it over.
+func (j *job) owned() bool {
+	return j.old != nil && (j.old.Application == j.op.Application || j.old.Application == j.op.Change.Entry.MovedFrom)
+}
+
+// done ends a job that has succeeded.
+func (j *job) done() {
+	if j.released {
+		j.end(appliers.Result{Outcome: appliers.Released})
+		return
+	}
+	j.end(appliers.Result{Outcome: appliers.Done})
+}
 
 func (r *run) close() {
 	for _, d := range r.dirs {
@@ -208,7 +225,7 @@ func (r *run) confirmed(j *job) *record {
 	rec := *j.rec
 	if j.deletes() {
 		rec.Gone = true
-		if j.old == nil && !j.noted {
+		if !j.owned() {
 			return nil
 		}
 		return &rec

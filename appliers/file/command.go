@@ -98,7 +98,7 @@ func (r *run) reload(ctx context.Context) {
 		p, ok := r.pending[j.path]
 		wanted := j.want != nil && j.want.onChange != "" || j.want == nil && p.Gone
 		if !ok || !wanted {
-			j.end(appliers.Result{Outcome: appliers.Done})
+			j.done()
 			continue
 		}
 		name := p.Command
@@ -114,7 +114,7 @@ func (r *run) reload(ctx context.Context) {
 				j.end(appliers.Result{Outcome: appliers.Uncertain, Err: fmt.Errorf("the file is in place, but %s: %w", name, err)})
 				continue
 			}
-			j.end(appliers.Result{Outcome: appliers.Done})
+			j.done()
 		}
 	}
 }

@@ -204,6 +204,7 @@ func TestConformance(t *testing.T) {
 				Object: func(t *testing.T, name string, n int) *manifest.Object {
 					return object(t, kind, name, variant(at(name), n))
 				},
+				Kept: staying(kind, at),
 				Invalid: map[string]*manifest.Object{
 					"spec.path": object(t, kind, "outside", variant("/etc/elsewhere", 1)),
 					"..":        object(t, kind, "dots", variant(base+"/root/../x", 1)),
@@ -211,6 +212,16 @@ func TestConformance(t *testing.T) {
 				Open: func(t *testing.T) *applytest.Fixture { return fixture(t, filepath.Join(base, "root"), kind) },
 			})
 		})
+	}
+}
+
+// staying returns files that stay when they are pruned; other kinds have no such field.
+func staying(kind string, at func(string) string) func(*testing.T, string) *manifest.Object {
+	if kind != kindFile {
+		return nil
+	}
+	return func(t *testing.T, name string) *manifest.Object {
+		return object(t, kind, name, map[string]any{"path": at(name), "content": "kept\n", "onPrune": pruneLeave})
 	}
 }
 
@@ -224,10 +235,10 @@ func fixture(t *testing.T, root, kind string) *applytest.Fixture {
 	}
 	h := hostAt(t, root, "")
 	return &applytest.Fixture{
-		Applier: h.Applier,
-		Reopen:  func(t *testing.T) appliers.Applier { return h.reopen(t) },
-		Writes:  func() int { return h.effectCount(writes...) },
-		Put:     func(t *testing.T, obj *manifest.Object) { byHand(t, obj) },
+		Applier: h.Applier, Records: true,
+		Reopen: func(t *testing.T) appliers.Applier { return h.reopen(t) },
+		Writes: func() int { return h.effectCount(writes...) },
+		Put:    func(t *testing.T, obj *manifest.Object) { byHand(t, obj) },
 		Remove: func(t *testing.T, locator string) {
 			if err := os.Remove(locator); err != nil {
 				t.Fatal(err)
@@ -327,6 +338,20 @@ func (h *host) op(t testing.TB, action plan.Action, obj *manifest.Object) applie
 
 func (h *host) apply(ops ...appliers.Operation) []appliers.Result {
 	return h.Apply(context.Background(), ops)
+}
+
+// claim makes the ledger say that application web wrote a path.
+func (h *host) claim(t testing.TB, name string) {
+	t.Helper()
+	tree, err := h.open(context.Background(), h.roots[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.close()
+	id := object(t, kindFile, filepath.Base(name), nil).ID()
+	if err := tree.write([]*record{{Path: h.path(name), ID: id, Application: "web", Epoch: 1, Known: true}}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // must applies one operation that has to be done.

@@ -57,6 +57,7 @@ func TestLinksLeadNowhere(t *testing.T) {
 				targets = append(targets, name+"/can", name+"/sub/can", name)
 			}
 			for _, p := range targets {
+				h.claim(t, p)
 				for _, action := range []plan.Action{plan.Create, plan.Update, plan.Delete} {
 					op := h.op(t, action, file(t, h.path(p), "overwritten"))
 					op.Change.Adopting = true
@@ -191,6 +192,10 @@ func TestOddTypes(t *testing.T) {
 			t.Errorf("%s: %v %v", name, r.Outcome, r.Err)
 		}
 		if name != "two" {
+			if r := h.apply(h.op(t, plan.Delete, obj))[0]; r.Outcome != appliers.Released {
+				t.Errorf("delete %s, which the ledger does not list: %v", name, r.Outcome)
+			}
+			h.claim(t, name)
 			if r := h.apply(h.op(t, plan.Delete, obj))[0]; r.Outcome != appliers.Refused {
 				t.Errorf("delete %s: %v", name, r.Outcome)
 			}

@@ -206,18 +206,22 @@ func (r *run) owner(j *job) (uid, gid uint32, err error) {
 	return uid, gid, nil
 }
 
+// prepareDelete decides what a delete does. Only what the ledger shows as the
+// application's is touched: a delete that comes again, after the file was left
+// or restored, finds no record and releases it once more.
 func (r *run) prepareDelete(j *job) error {
-	prune := j.op.Change.Entry.OnPrune
-	if prune == "" && j.old != nil {
-		prune = j.old.OnPrune
+	if !j.owned() {
+		j.released, j.state = !j.found.absent, jobSame
+		return nil
 	}
-	j.rec.OnPrune = prune
-	if prune == pruneRestore {
+	if j.old.OnPrune == pruneRestore {
 		if j.backup = path.Base(j.op.Change.Entry.Backup); j.op.Change.Entry.Backup == "" {
 			j.backup = j.rec.Backup
 		}
 	}
-	if prune == pruneLeave || (j.found.absent && j.backup == "") {
+	leave := j.old.OnPrune == pruneLeave
+	j.released = leave && !j.found.absent || j.backup != ""
+	if leave || (j.found.absent && j.backup == "") {
 		j.state = jobSame
 		return nil
 	}

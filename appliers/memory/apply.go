@@ -84,6 +84,9 @@ func (a *Applier) write(op appliers.Operation) appliers.Result {
 		}
 		w.epoch = op.Epoch
 	}
+	if c.Action == plan.Delete && a.is.Releases && t.now != nil && a.keeps(t, op) {
+		return appliers.Result{Outcome: appliers.Released}
+	}
 	next, same, err := a.next(t.now, op)
 	if err != nil {
 		return appliers.Result{Outcome: appliers.Refused, Err: err}
@@ -97,6 +100,21 @@ func (a *Applier) write(op appliers.Operation) appliers.Result {
 	w.countWrite(t.now, next, c.Action)
 	w.put(t, next)
 	return appliers.Result{Outcome: appliers.Done}
+}
+
+// keeps reports whether a delete leaves what is there, and takes our mark off it.
+func (a *Applier) keeps(t *thing, op appliers.Operation) bool {
+	m := t.now.mark
+	if m == nil || (m.application != op.Application && m.application != op.Change.Entry.MovedFrom) {
+		return true
+	}
+	if how, _ := manifest.Lookup(t.now.content, "/spec/onPrune"); how != "leave" {
+		return false
+	}
+	next := *t.now
+	next.mark = nil
+	a.world.put(t, &next)
+	return true
 }
 
 func (w *World) countWrite(now, next *state, action plan.Action) {

@@ -87,13 +87,14 @@ func harness(is memory.Personality, faults func(*memory.World)) applytest.Harnes
 			"spec.address": invalid(map[string]any{"address": int64(1)}),
 			"spec.refs[1]": invalid(map[string]any{"refs": []any{"a", int64(1)}}),
 		},
+		Kept: kept(is),
 		Open: func(t *testing.T) *applytest.Fixture {
 			world, time0 := memory.NewWorld(), &clock{now: time.Unix(1000, 0)}
 			reopen := func(*testing.T) appliers.Applier {
 				return memory.New(appliers.Env{Target: "mem", Now: time0.Now}, world, is)
 			}
 			f := &applytest.Fixture{
-				Applier: reopen(t), Reopen: reopen, Foreign: is.Conflicts,
+				Applier: reopen(t), Reopen: reopen, Foreign: is.Conflicts, Records: is.Releases,
 				Writes: func() int { return world.Counters().Writes() },
 				Put:    func(_ *testing.T, obj *manifest.Object) { world.Set("mallory", obj) },
 				Remove: func(t *testing.T, locator string) {
@@ -117,6 +118,15 @@ func harness(is memory.Personality, faults func(*memory.World)) applytest.Harnes
 			}
 			return f
 		},
+	}
+}
+
+func kept(is memory.Personality) func(*testing.T, string) *manifest.Object {
+	if !is.Releases {
+		return nil
+	}
+	return func(t *testing.T, name string) *manifest.Object {
+		return object(t, name, map[string]any{"onPrune": "leave"})
 	}
 }
 

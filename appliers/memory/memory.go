@@ -45,6 +45,10 @@ type Personality struct {
 	// Marks keeps an owner and an epoch on each object, lists them, and refuses
 	// operations of an older epoch.
 	Marks bool
+	// Releases keeps, on a Delete, what does not carry the mark of the application
+	// and what says `spec.onPrune: leave`, and answers Released; of the latter the
+	// mark goes. It implies Marks.
+	Releases bool
 	// Kinds says which kinds the target takes; nil takes all.
 	Kinds func(manifest.GroupKind) bool
 }
@@ -112,7 +116,7 @@ func New(env appliers.Env, world *World, is Personality) appliers.Applier {
 	if env.Sealer == nil {
 		env.Sealer, _ = manifest.NewSealer(make([]byte, 32)) // fails only for a short key
 	}
-	is.FieldOwners = is.FieldOwners || is.Conflicts
+	is.FieldOwners, is.Marks = is.FieldOwners || is.Conflicts, is.Marks || is.Releases
 	var a appliers.Applier = &Applier{env: env, world: world, is: is, watched: map[string]map[plan.Key]string{}}
 	if is.Marks {
 		a = marking{a, env.Target, world}

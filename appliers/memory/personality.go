@@ -29,6 +29,7 @@ func Personalities() []Named {
 		{"timed", Personality{Async: &Async{After: 3 * time.Second}}},
 		{"batch", Personality{Batch: true}},
 		{"marks", Personality{Marks: true}},
+		{"releases", Personality{Releases: true}},
 		{"everything", Personality{
 			Conflicts: true, Defaults: defaults, Normalize: Quantities, Async: &Async{Observes: 2, After: time.Minute}, Batch: true, Marks: true,
 		}},

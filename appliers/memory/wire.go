@@ -56,7 +56,7 @@ type wireOperation struct {
 	Version     string             `json:",omitempty"`
 	Locator     string             `json:",omitempty"` // of the record
 	Backup      string             `json:",omitempty"`
-	OnPrune     string             `json:",omitempty"`
+	MovedFrom   string             `json:",omitempty"`
 	Adopting    bool               `json:",omitempty"`
 	Application string
 	Epoch       uint64
@@ -191,7 +191,7 @@ func packOps(ops []appliers.Operation) []wireOperation {
 		c := op.Change
 		wire[i] = wireOperation{
 			Key: c.Key, Action: c.Action, Desired: packObject(c.Desired), Version: c.Version, Locator: c.Entry.Locator,
-			Backup: c.Entry.Backup, OnPrune: c.Entry.OnPrune, Adopting: c.Adopting, Application: op.Application, Epoch: op.Epoch,
+			Backup: c.Entry.Backup, MovedFrom: c.Entry.MovedFrom, Adopting: c.Adopting, Application: op.Application, Epoch: op.Epoch,
 		}
 		for _, f := range c.Fields {
 			if f.Op == plan.FieldRemove {
@@ -211,7 +211,7 @@ func unpackOps(s *manifest.Sealer, wire []wireOperation) ([]appliers.Operation, 
 		}
 		c := plan.Change{
 			Key: o.Key, Action: o.Action, Desired: desired, Version: o.Version, Adopting: o.Adopting,
-			Entry: plan.Entry{Key: o.Key, Owner: o.Application, Locator: o.Locator, Backup: o.Backup, OnPrune: o.OnPrune, Epoch: o.Epoch},
+			Entry: plan.Entry{Key: o.Key, Owner: o.Application, Locator: o.Locator, Backup: o.Backup, MovedFrom: o.MovedFrom, Epoch: o.Epoch},
 		}
 		for _, p := range o.Removes {
 			c.Fields = append(c.Fields, plan.FieldChange{Path: p, Op: plan.FieldRemove})

@@ -85,8 +85,6 @@ type Entry struct {
 	Wave       int             `json:"wave,omitempty"`
 	DependsOn  []Key           `json:"dependsOn,omitempty"`
 	Origin     manifest.Origin `json:"origin,omitzero"`
-	// OnPrune is what deleting an adopted object does: "restore" or "leave".
-	OnPrune string `json:"onPrune,omitempty"`
 	// Epoch is the fence under which the entry was written.
 	Epoch uint64 `json:"epoch"`
 }
