@@ -20,10 +20,14 @@ func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, result
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	var put []plan.Entry
+	var drop []plan.Key
 	var done []*plan.Change
 	for i, c := range writes {
 		res := results[i]
 		switch res.Outcome {
+		case appliers.Released: // it may still be there, and is no longer ours
+			drop, done = append(drop, c.Key), append(done, c)
+			r.reportApplied(ctx, c, e)
 		case appliers.Done:
 			if c.Action != plan.Delete { // a delete is dropped after the object is seen gone
 				entry := c.Done()
@@ -39,7 +43,7 @@ func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, result
 			e.fail(ctx, c, res.Err)
 		}
 	}
-	if err := r.m.registry.write(ctx, put, nil); err != nil {
+	if err := r.m.registry.write(ctx, put, drop); err != nil {
 		for _, c := range done {
 			e.fail(ctx, c, fmt.Errorf("it was written, and that could not be recorded: %w", err))
 		}
