@@ -21,7 +21,7 @@ func TestReleasedObjectStays(t *testing.T) {
 		s.commit(map[string]string{"web/a.yaml": ""})
 		s.pass(time.Hour)
 		s.wantSync("web", Synced, "")
-		s.wantValue("one", "a", "1")
+		s.wantValue("one", "a", int64(1))
 		if owner := s.owner("one", "a"); owner != "" {
 			t.Errorf("the record of what was left is still that of %q", owner)
 		}
@@ -29,7 +29,7 @@ func TestReleasedObjectStays(t *testing.T) {
 		s.start()
 		s.pass(time.Hour)
 		s.wantQuiet("web", time.Hour, 75)
-		s.wantValue("one", "a", "1")
+		s.wantValue("one", "a", int64(1))
 		s.wantCounts("one", 3, 0, 0)
 	})
 }

@@ -198,7 +198,8 @@ type Change struct {
 	// recorded (Change.Done); nothing is written to the target.
 	Record bool
 	// TransferFrom is the key whose record this change takes over, because both
-	// have the same locator: a rename in Git that is no rename on the target.
+	// have the same locator: a rename in Git that is no rename on the target. That
+	// record is dropped in the commit that stores Entry; no Forget says it again.
 	TransferFrom *Key
 	// Adopting says that the write replaces content that gitopsd did not write,
 	// which the applier keeps first.

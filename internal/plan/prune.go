@@ -75,12 +75,19 @@ func (b *builder) prune(c *Change, obs Observed) *Change {
 	return c
 }
 
-// settleSuccessors holds the records of keys whose locator passes to another
-// key until that key can take it over.
+// settleSuccessors leaves the record of a key whose locator passes to another
+// key to that one: it goes in the commit that carries TransferFrom and in no
+// other, so that the object is on record at every moment, whatever becomes of
+// the write. Until the other key can be written, the old one is listed as blocked.
 func (b *builder) settleSuccessors() {
 	for old, next := range b.successors {
-		if c := b.changes[next]; c != nil && c.Blocked != "" {
-			b.changes[old].Blocked = fmt.Sprintf("waits for %s, which has the same locator", next)
+		c := b.changes[next]
+		switch {
+		case c == nil: // the other key has a record of its own
+		case c.Blocked != "":
+			b.changes[old].Blocked = fmt.Sprintf("handed over to %s once that can be written", next)
+		case c.TransferFrom != nil && *c.TransferFrom == old:
+			delete(b.changes, old)
 		}
 	}
 }
