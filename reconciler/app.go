@@ -89,7 +89,6 @@ type appState struct {
 	watched   bool // the targets were told what to watch
 	message   string
 	rounds    uint64
-	wishes    uint64 // grows when the registry learned what is desired
 	running   *running
 	release   []chan struct{} // to be closed once the status tells what they waited for
 

@@ -20,9 +20,6 @@ func (a *app) finish(st *appState, res roundResult) {
 	if res.evaluated {
 		a.finishCandidate(st, res, now)
 	}
-	if res.evaluated || res.accepted != st.accepted {
-		st.wishes++
-	}
 	if res.hold != nil || res.looked || res.accepted != st.accepted {
 		st.hold = res.hold
 	}

@@ -270,3 +270,26 @@ func TestHandoverNeedsNoBudget(t *testing.T) {
 		s.wantCounts("one", 21, 0, 0)
 	})
 }
+
+// Two applications declare one object in one commit: whoever is refused waits
+// for news of the other without the two waking each other for ever.
+func TestRivalsDoNotWakeEachOther(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("a", "a")
+		s.app("b", "b")
+		s.commit(map[string]string{"a/k.yaml": thing("ka", "1"), "b/k.yaml": thing("kb", "1")})
+		s.start()
+		s.commit(map[string]string{"a/x.yaml": thing("x", "1"), "b/x.yaml": thing("x", "1")})
+		s.pass(15 * time.Second)
+		s.wantQuiet("a", time.Hour, 70)
+		s.wantQuiet("b", time.Hour, 70)
+		if c := s.worlds["one"].Counters(); c.Creates > 3 {
+			t.Errorf("%+v", c)
+		}
+		s.commit(map[string]string{"a/x.yaml": ""})
+		s.pass(15 * time.Second)
+		s.wantSync("a", Synced, "")
+		s.wantSync("b", Synced, "")
+		s.wantCounts("one", 3, 0, 0)
+	})
+}

@@ -37,7 +37,7 @@ func (a *app) publish(st *appState) {
 	if s.Sync == Synced && st.running == nil {
 		s.SyncedAt = a.m.opts.Now()
 	}
-	s.running, s.wishes = st.running != nil, st.wishes
+	s.running, s.wishes = st.running != nil, a.m.registry.desire(a.Name).version
 	a.status.Store(s)
 	a.m.published(a, old, s)
 	for _, w := range st.release {

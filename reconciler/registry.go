@@ -49,6 +49,8 @@ type desire struct {
 	// ready is false when the newest revision was not accepted yet.
 	ready bool
 	state *desiredState // nil until one was rendered: then nothing is known
+	// version grows with every news about the others.
+	version uint64
 	// restoring: a revision was accepted before the start and is not read yet.
 	restoring bool
 }
@@ -275,8 +277,20 @@ func (r *registry) setDesire(application string, d desire) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d.tried = max(d.tried, d.seq)
-	if have, ok := r.desires[application]; ok && have.source == d.source {
+	have := r.desires[application]
+	if have.source == d.source {
 		d.tried = max(d.tried, have.tried)
+	}
+	r.replaceDesire(application, have, d)
+}
+
+// replaceDesire counts what is news to others; the caller holds the lock.
+func (r *registry) replaceDesire(application string, old, d desire) {
+	same := old.source == d.source && old.seq == d.seq && old.tried == d.tried && old.ready == d.ready && old.restoring == d.restoring &&
+		(old.state == nil) == (d.state == nil) && (d.state == nil || old.state.revision == d.state.revision)
+	d.version = old.version
+	if !same {
+		d.version++
 	}
 	r.desires[application] = d
 }
@@ -286,7 +300,7 @@ func (r *registry) setDesire(application string, d desire) {
 func (r *registry) resetDesire(application, source string, restoring bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.desires[application] = desire{source: source, restoring: restoring}
+	r.replaceDesire(application, r.desires[application], desire{source: source, restoring: restoring})
 }
 
 // failDesire records that an application could not render a revision: what it
@@ -296,7 +310,7 @@ func (r *registry) failDesire(application string, seq uint64) {
 	defer r.mu.Unlock()
 	d := r.desires[application]
 	d.tried, d.ready, d.restoring = max(d.tried, seq), false, false
-	r.desires[application] = d
+	r.replaceDesire(application, r.desires[application], d)
 }
 
 // desire returns what is known of an application's wishes.

@@ -176,7 +176,4 @@ func (a *Application) setDefaults() {
 	if a.Adopt == "" {
 		a.Adopt = plan.AdoptIdentical
 	}
-	if a.Budget == (plan.Budget{}) {
-		a.Budget = plan.Budget{MaxCount: 10, MaxPercent: 20}
-	}
 }

@@ -42,6 +42,7 @@ type sim struct {
 	judge  *rules // of policy set "rules"; nil when there is none
 	apps   []Application
 	reg    *prometheus.Registry
+	crash  crash
 
 	m      *Manager
 	cancel context.CancelFunc
@@ -91,7 +92,7 @@ func (s *sim) config() Config {
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.worlds)) {
 		t := TargetConfig{Name: name, Digest: "1", Open: func() (appliers.Applier, error) {
-			return memapply.New(appliers.Env{Target: name, Now: time.Now, Sealer: s.sealer}, s.worlds[name], s.is[name]), nil
+			return memapply.New(appliers.Env{Target: name, Now: time.Now, Sealer: s.sealer, Effect: s.crash.seam}, s.worlds[name], s.is[name]), nil
 		}}
 		s.tune(&t)
 		c.Targets = append(c.Targets, t)
@@ -128,7 +129,7 @@ func (s *sim) start() {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	opts := Options{
-		Store: s.store, Sealer: s.sealer, Log: slog.New(slog.DiscardHandler), Rand: rand.New(rand.NewPCG(1, 2)),
+		Store: &mortalStore{s.store, &s.crash}, Sealer: s.sealer, Log: slog.New(slog.DiscardHandler), Rand: rand.New(rand.NewPCG(1, 2)),
 		Events: func(_ context.Context, e Event) { s.events = append(s.events, e) },
 	}
 	if s.reg != nil {

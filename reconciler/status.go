@@ -78,7 +78,7 @@ type Status struct {
 	Round uint64
 
 	running bool   // a round is under way: Phase is that of the round
-	wishes  uint64 // grows when what the application wants became known anew
+	wishes  uint64 // version of what the application wants, see desire
 }
 
 // CandidateState says why a newer revision is not the accepted one.

@@ -109,13 +109,13 @@ func (m *Manager) notReady(name, source string, seq uint64) string {
 func (m *Manager) published(a *app, old, now *Status) {
 	m.opts.Metrics.status(now)
 	ready := old.Sync != now.Sync || old.Revision != now.Revision
-	looked := old.Round != now.Round
-	if ready || looked {
+	wishes := old.wishes != now.wishes
+	if ready || wishes {
 		m.mu.RLock()
 		for _, other := range m.running {
 			hopes := other.hopes.Load()
 			if other != a && (ready && hopes&hopesForDependency != 0 && slices.Contains(other.DependsOn, a.Name) ||
-				looked && now.wishes != old.wishes && hopes&hopesForOwner != 0) {
+				wishes && hopes&hopesForOwner != 0) {
 				other.again()
 			}
 		}
