@@ -9,30 +9,35 @@ import (
 	"slices"
 )
 
-// Defaults of Budget, from RELIABILITY "prune guard on by default".
+// Defaults of a configuration that sets no budget, from RELIABILITY "prune guard
+// on by default". Build itself takes Options.Budget as it is.
 const (
 	DefaultMaxCount   = 10
 	DefaultMaxPercent = 20
 )
 
-// gates returns the guards that the deletes of a plan run into. Only deletes
-// that would be made count: not the forgotten, the handed over, the blocked.
+// gates returns the guards that the deletes of a plan run into. Every owned key
+// that is no longer desired and not handed over counts toward the budget,
+// whether its delete is blocked at present or not: else many deletes that become
+// possible a few at a time would pass under it. Not counted are the forgotten,
+// those that await a hand-over, and all of them while prune is off. Of protected
+// kinds only the deletes that would be made are held.
 func (b *builder) gates(p *Plan) []Gate {
-	var deletes, protected, leaving []GatedChange
+	if !b.opts.Prune {
+		return nil
+	}
+	var leaving, protected []GatedChange
 	for i := range p.Changes {
 		c := &p.Changes[i]
 		if c.Desired != nil || c.Action == Forget {
 			continue
 		}
 		g := GatedChange{Key: c.Key, Action: Delete}
-		if _, held := b.opts.Handover[c.Key]; !held {
-			leaving = append(leaving, g)
-		}
-		if c.Blocked != "" {
+		if _, held := b.opts.Handover[c.Key]; held {
 			continue
 		}
-		deletes = append(deletes, g)
-		if b.opts.Protected != nil && b.opts.Protected(c.Key.ID) {
+		leaving = append(leaving, g)
+		if c.Blocked == "" && b.opts.Protected != nil && b.opts.Protected(c.Key.ID) {
 			protected = append(protected, g)
 		}
 	}
@@ -41,18 +46,17 @@ func (b *builder) gates(p *Plan) []Gate {
 		slices.SortFunc(changes, GatedChange.compare)
 		gates = append(gates, Gate{Kind: kind, Message: fmt.Sprintf(format, args...), Changes: changes})
 	}
-	n, owned := len(deletes), max(b.opts.Owned, len(deletes))
-	count := cmp.Or(b.opts.Budget.MaxCount, DefaultMaxCount)
-	percent := cmp.Or(b.opts.Budget.MaxPercent, DefaultMaxPercent)
-	if b.opts.Prune && b.opts.Want == 0 && b.opts.Owned > 0 && len(leaving) > 0 {
-		add(GateEmpty, leaving, "nothing is desired any more, and %d of %d objects would go; approve if this is meant, or restore the files", len(leaving), b.opts.Owned)
+	n, owned := len(leaving), max(b.opts.Owned, len(leaving))
+	count, percent := b.opts.Budget.MaxCount, b.opts.Budget.MaxPercent
+	if b.opts.Want == 0 && b.opts.Owned > 0 && n > 0 {
+		add(GateEmpty, slices.Clone(leaving), "nothing is desired any more, and %d of %d objects would go; approve if this is meant, or restore the files", n, b.opts.Owned)
 	}
 	if count >= 0 && n > count {
-		add(GatePruneCount, slices.Clone(deletes), "%d deletes are more than prune.maxCount %d; approve them, or raise the limit", n, count)
+		add(GatePruneCount, slices.Clone(leaving), "%d deletes are more than prune.maxCount %d; approve them, or raise the limit", n, count)
 	}
-	// One object is always a large part of a small application.
-	if percent >= 0 && n > 1 && n*100 > percent*owned {
-		add(GatePrunePercent, slices.Clone(deletes), "%d deletes of %d owned objects are more than prune.maxPercent %d; approve them, or raise the limit", n, owned, percent)
+	// One object is always a large part of a small application; a limit of 0 means it.
+	if percent >= 0 && (n > 1 || percent == 0) && n*100 > percent*owned {
+		add(GatePrunePercent, slices.Clone(leaving), "%d deletes of %d owned objects are more than prune.maxPercent %d; approve them, or raise the limit", n, owned, percent)
 	}
 	if len(protected) > 0 {
 		add(GateProtected, protected, "of kinds that are never deleted unasked: %d to delete; approve them, or restore the files", len(protected))

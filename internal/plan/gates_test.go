@@ -49,11 +49,23 @@ func TestGates(t *testing.T) {
 		"all, no limits":       {30, 30, budget(-1, -1), "EmptyRender:30"},
 		"thirty, no limits":    {30, 100, budget(-1, -1), ""},
 		"thirty, own limits":   {30, 100, budget(30, 30), ""},
-		"three, limit of two":  {3, 100, budget(2, 0), "PruneCount:3"},
+		"three, limit of two":  {3, 100, budget(2, -1), "PruneCount:3"},
+		"one, limit of zero":   {1, 100, budget(0, -1), "PruneCount:1"},
+		"one, zero percent":    {1, 100, budget(-1, 0), "PrunePercent:1"},
+		"none, limits of zero": {0, 100, budget(0, 0), ""},
+		"eleven, nine unread":  {11, 100, unread(9), "PruneCount:11"},
+		"eleven, all unread":   {11, 100, unread(11), "PruneCount:11"},
+		"eleven, one handed over": {11, 100, func(w *world) {
+			w.opts.Handover = map[Key]string{file("o000"): "awaiting hand-over"}
+		}, ""},
+		"eleven, a dependent is unread": {11, 100, func(w *world) {
+			w.entry("o000", func(e *Entry) { e.DependsOn = []Key{file("o001"), file("o002")} })
+			w.unknown[file("o000")] = "no route"
+		}, "PruneCount:11"},
 		"all, prune off":       {3, 3, func(w *world) { w.opts.Prune = false }, ""},
 		"all gone by hand":     {3, 3, func(w *world) { clear(w.live) }, ""},
 		"all handed over":      {30, 30, handedOver, ""},
-		"all unknown":          {3, 3, allUnknown, "EmptyRender:3"},
+		"all unknown":          {3, 3, allUnknown, "EmptyRender:3 PrunePercent:3"},
 		"renamed":              {30, 31, renamed, ""},
 		"protected":            {2, 100, func(w *world) { w.opts.Protected = func(id manifest.ID) bool { return id.Name == "o001" } }, "Protected:1"},
 		"owned is not counted": {2, 100, func(w *world) { w.entries = only(w.entries, "o000", "o001") }, "PrunePercent:2"},
@@ -85,6 +97,14 @@ func handedOver(w *world) {
 func allUnknown(w *world) {
 	for k := range w.entries {
 		w.unknown[k] = "no route"
+	}
+}
+
+func unread(n int) func(*world) {
+	return func(w *world) {
+		for i := range n {
+			w.unknown[file(fmt.Sprintf("o%03d", i))] = "no route"
+		}
 	}
 }
 
@@ -151,5 +171,14 @@ func TestWant(t *testing.T) {
 	g := p.Changes[0].Want(digest)
 	if g.Key != file("a") || g.Action != Create || g.Want != digest(p.Changes[0].Desired.Content()) {
 		t.Errorf("got %+v", g)
+	}
+}
+
+// TestApprovalCoversTheUnread: what an approval names does not change when a
+// target that could not be read answers again.
+func TestApprovalCoversTheUnread(t *testing.T) {
+	before, after := pruned(t, 11, 100, unread(9)), pruned(t, 11, 100, nil)
+	if !CoveredBy(after.Gates, before.Gated()) || before.GatedDigest() != after.GatedDigest() {
+		t.Errorf("approved %v, then gated %v", before.Gated(), after.Gated())
 	}
 }

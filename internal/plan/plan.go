@@ -279,10 +279,13 @@ type GatedChange struct {
 	Want   manifest.Digest `json:"want,omitempty"` // digest of the desired object, "" for a delete
 }
 
-// Budget limits how much one plan may delete without an approval.
+// Budget limits how much one plan may delete without an approval. It is taken as
+// it is: 0 asks for an approval of every delete, a negative number means no
+// limit. A configuration that says nothing means DefaultMaxCount and
+// DefaultMaxPercent; filling them in is its own business.
 type Budget struct {
-	MaxCount   int // default 10; negative means no limit
-	MaxPercent int // of what the application owns; default 20; negative means no limit
+	MaxCount   int
+	MaxPercent int // of what the application owns
 }
 
 // AdoptMode says what to do about an object that is there and that nobody owns.

@@ -27,7 +27,7 @@ func newWorld() *world {
 	return &world{
 		desired: map[Key]Desired{}, entries: map[Key]Entry{}, live: map[string]m{},
 		marks: map[string]string{}, unknown: map[Key]string{},
-		opts: Options{Application: "web", Digest: testSealer().Digest, Prune: true, Epoch: 1},
+		opts: Options{Application: "web", Digest: testSealer().Digest, Prune: true, Epoch: 1, Budget: Budget{DefaultMaxCount, DefaultMaxPercent}},
 	}
 }
 
