@@ -6,7 +6,6 @@ import (
 	"time"
 
 	memapply "github.com/gitopsd/gitopsd/appliers/memory"
-	memsource "github.com/gitopsd/gitopsd/sources/memory"
 )
 
 // work is what a stretch of time cost.
@@ -15,10 +14,6 @@ type work struct {
 	judged          int
 	observes, keys  int
 	applies, writes int
-	commits         int
-	repo            memsource.Stats
-	world           memapply.Counters
-	store           uint64
 	rounds          uint64
 }
 
@@ -91,15 +86,15 @@ func TestCommitElsewhereIsNoNews(t *testing.T) {
 		s.commit(map[string]string{"web/a.yaml": thing("a", "1")})
 		s.start()
 		h, _ := s.m.History(s.t.Context(), "web", 0)
-		events := len(s.events)
+		events := len(s.happened())
 		rev := s.commit(map[string]string{"db/a.yaml": thing("a", "1")})
 		s.pass(15 * time.Second)
 		if got := s.status("web"); got.Revision != rev || got.Sync != Synced {
 			t.Fatalf("status %+v, want revision %s", got, rev)
 		}
 		after, _ := s.m.History(s.t.Context(), "web", 0)
-		if len(after) != len(h) || len(s.events) != events {
-			t.Errorf("history %d -> %d lines, events %v", len(h), len(after), s.events[events:])
+		if len(after) != len(h) || len(s.happened()) != events {
+			t.Errorf("history %d -> %d lines, events %v", len(h), len(after), s.happened()[events:])
 		}
 		// It survives a restart, on the revision that matters.
 		s.stop()

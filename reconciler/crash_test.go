@@ -100,7 +100,7 @@ func TestCrashAtEveryEffect(t *testing.T) {
 				for _, after := range []bool{false, true} {
 					simulate(t, func(s *sim) {
 						s.is["one"] = p.Personality
-						s.live(at, after)
+						crashed := s.live(at, after)
 						s.checkWorld(fmt.Sprintf("crash at %d, after %v", at, after))
 						c := s.worlds["one"].Counters()
 						if at == 0 {
@@ -110,7 +110,7 @@ func TestCrashAtEveryEffect(t *testing.T) {
 						if c.Creates != whole.Creates || c.Deletes != whole.Deletes || c.Updates > whole.Updates {
 							t.Errorf("crash at %d, after %v: %+v, without a crash %+v", at, after, c, whole)
 						}
-						done = !s.crash.crashed && s.crash.at != -1
+						done = !crashed
 					})
 				}
 				if t.Failed() {
@@ -122,8 +122,8 @@ func TestCrashAtEveryEffect(t *testing.T) {
 }
 
 // live goes through the scenario with one crash, each step followed by a restart
-// when the process has ended.
-func (s *sim) live(at int, after bool) {
+// when the process has ended. It reports whether it did.
+func (s *sim) live(at int, after bool) (crashed bool) {
 	s.worlds["one"].Set("admin", object(s.t, thing("stranger", "7")))
 	s.worlds["one"].Set("admin", object(s.t, thing("s", "1")))
 	s.app("a", "a", func(a *Application) { a.Budget.MaxPercent = -1 })
@@ -136,12 +136,13 @@ func (s *sim) live(at int, after bool) {
 		s.pass(45 * time.Second)
 		if s.crash.dead() {
 			s.restart()
-			s.crash.at = -1
+			crashed = true
 			s.pass(45 * time.Second)
 		}
 		step()
 	}
 	s.pass(15 * time.Minute)
+	return crashed
 }
 
 // restart ends what is left of the process and starts it again.

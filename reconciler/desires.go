@@ -155,6 +155,7 @@ func (r *registry) release(application, source string, seq uint64, keys []plan.K
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	wait = map[plan.Key]string{}
+	taken := map[plan.Key]bool{}
 	names := slices.Sorted(maps.Keys(r.desires))
 	behind := r.behind(application, source, seq, names)
 	for _, k := range keys {
@@ -164,7 +165,12 @@ func (r *registry) release(application, source string, seq uint64, keys []plan.K
 		}
 		heir, key, ready := r.heir(application, k, e.Locator, names)
 		switch {
+		case heir != "" && ready && r.occupied(key, e) != "":
+			wait[k] = r.occupied(key, e)
+		case heir != "" && ready && taken[key]:
+			wait[k] = fmt.Sprintf("AwaitingHandover: application %s takes %s over from another object first", heir, key)
 		case heir != "" && ready:
+			taken[key] = true
 			moves = append(moves, transfer{from: e, to: key, owner: heir})
 		case heir != "":
 			wait[k] = fmt.Sprintf("AwaitingHandover: application %s wants it, and its revision is not accepted yet; look at it with: gitopsd status %s", heir, heir)

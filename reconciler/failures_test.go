@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,16 +16,37 @@ import (
 )
 
 // refusing refuses operations by the name of their object.
-func refusing(classes map[string]appliers.Class, tries map[string]int) memapply.Faults {
+func refusing(classes map[string]appliers.Class, tries *tries) memapply.Faults {
 	return memapply.Faults{Refuse: func(op appliers.Operation) error {
 		name := op.Change.Key.ID.Name
 		class, ok := classes[name]
 		if !ok {
 			return nil
 		}
-		tries[name]++
+		tries.add(name)
 		return appliers.WithClass(class, fmt.Errorf("disk quota of %s", name))
 	}}
+}
+
+// tries counts by name. It is safe for concurrent use.
+type tries struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (t *tries) add(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n == nil {
+		t.n = map[string]int{}
+	}
+	t.n[name]++
+}
+
+func (t *tries) of(name string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n[name]
 }
 
 // D-48: k of n objects fail. The others converge, each failed one has its own
@@ -33,7 +56,7 @@ func TestFailuresStayWithTheirObjects(t *testing.T) {
 		s.app("web", ".", func(a *Application) { a.RetryMax = 16 * time.Second; a.Interval = 10 * time.Minute })
 		s.commit(map[string]string{"old.yaml": thing("old", "1"), "keep.yaml": thing("keep", "1")})
 		s.start()
-		tries := map[string]int{}
+		tries := &tries{}
 		s.worlds["one"].SetFaults(refusing(map[string]appliers.Class{"r": appliers.Retry, "w": appliers.Wait, "x": appliers.Stop}, tries))
 		s.commit(map[string]string{
 			"r.yaml": thing("r", "1"), "w.yaml": thing("w", "1"), "x.yaml": thing("x", "1"),
@@ -60,14 +83,14 @@ func TestFailuresStayWithTheirObjects(t *testing.T) {
 		}
 		s.pass(8 * time.Minute)
 		// 1+2+4+8 s and then every 16 s, jittered.
-		if n := tries["r"]; n < 25 || n > 40 {
+		if n := tries.of("r"); n < 25 || n > 40 {
 			t.Errorf("class retry was tried %d times in 8 minutes, want about one in 16 s", n)
 		}
-		if tries["w"] != 1 || tries["x"] != 1 {
+		if tries.of("w") != 1 || tries.of("x") != 1 {
 			t.Errorf("tries %v, want one of w (waits for its interval) and x (stops)", tries)
 		}
 		s.pass(40 * time.Minute)
-		if tries["x"] != 1 || tries["w"] < 3 || tries["w"] > 8 {
+		if tries.of("x") != 1 || tries.of("w") < 3 || tries.of("w") > 8 {
 			t.Errorf("tries %v after complete looks", tries)
 		}
 		s.worlds["one"].SetFaults(memapply.Faults{})
@@ -89,7 +112,7 @@ func TestFailuresStayWithTheirObjects(t *testing.T) {
 // A person who asks for it gets another try of what had stopped.
 func TestSyncTriesAgainWhatStopped(t *testing.T) {
 	simulate(t, func(s *sim) {
-		tries := map[string]int{}
+		tries := &tries{}
 		s.worlds["one"].SetFaults(refusing(map[string]appliers.Class{"x": appliers.Stop}, tries))
 		s.app("web", ".")
 		s.commit(map[string]string{"x.yaml": thing("x", "1")})
@@ -137,17 +160,17 @@ func TestLostReplyAndBadReads(t *testing.T) {
 				faults.LostReply = func(appliers.Operation) bool {
 					return true
 				}
-				applied := false
-				faults.Refuse = func(appliers.Operation) error { applied = true; return nil }
+				var applied atomic.Bool
+				faults.Refuse = func(appliers.Operation) error { applied.Store(true); return nil }
 				read := faults
 				if name != "stale" { // the first read succeeds, those after the write do not
 					unread, dead := faults.Unread, faults.ReadErr
 					read.ReadErr = nil
 					read.Unread = func(k plan.Key) string {
-						if applied && dead != nil {
+						if applied.Load() && dead != nil {
 							return dead.Error()
 						}
-						if applied && unread != nil {
+						if applied.Load() && unread != nil {
 							return unread(k)
 						}
 						return ""

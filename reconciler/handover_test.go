@@ -293,3 +293,31 @@ func TestRivalsDoNotWakeEachOther(t *testing.T) {
 		s.wantCounts("one", 3, 0, 0)
 	})
 }
+
+// D-55 over a restart, when the application that is to take over has not looked
+// at the dropping revision: nothing is deleted, although of the restored
+// revisions nobody remembers which came first.
+func TestHandoverWaitsOverARestart(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("a", "a")
+		s.app("b", "b")
+		s.commit(map[string]string{"a/k.yaml": thing("ka", "1"), "b/k.yaml": thing("kb", "1"), "b/x.yaml": thing("x", "1")})
+		s.start()
+		s.commit(map[string]string{"a/broken.yaml": "a: [b"})
+		s.pass(15 * time.Second)
+		s.commit(map[string]string{"b/x.yaml": "", "a/x.yaml": thing("x", "1")})
+		s.pass(15 * time.Second)
+		s.wantFailure("b", "x", "AwaitingHandover")
+		s.commit(map[string]string{"b/broken.yaml": "a: [b"})
+		s.pass(15 * time.Second)
+		s.stop()
+		s.start()
+		s.pass(time.Hour)
+		s.wantCounts("one", 3, 0, 0)
+		s.commit(map[string]string{"a/broken.yaml": "", "b/broken.yaml": ""})
+		s.pass(15 * time.Second)
+		s.wantSync("a", Synced, "")
+		s.wantSync("b", Synced, "")
+		s.wantCounts("one", 3, 0, 0)
+	})
+}

@@ -25,13 +25,15 @@ const actionKinds = 17
 // model is what the outside world knows to be true.
 type model struct {
 	*sim
-	files    map[string]string            // head of the branch: path -> content
-	byRev    map[string]map[string]string // files by revision
-	creates  int                          // objects that may be created
-	deletes  int                          // objects that may be deleted
-	byHand   int
-	errs     []error
-	crashing bool
+	files   map[string]string            // head of the branch: path -> content
+	byRev   map[string]map[string]string // files by revision
+	creates int                          // objects that may be created
+	deletes int                          // objects that may be deleted
+	byHand  int
+	errs    []error
+	// stale is until when reads may have shown what was there before: what was
+	// seen then is corrected by the next complete look.
+	stale time.Time
 }
 
 var modelApps = []string{"a", "b"}
@@ -121,8 +123,10 @@ func (m *model) do(a action) {
 			{Stale: true},
 			{Unread: func(k plan.Key) string { return map[bool]string{true: "page lost"}[k.ID.Name == name] }},
 		}[a.Value%5])
+		m.stale = time.Now().Add(map[bool]time.Duration{true: 1000 * time.Hour, false: 4 * time.Minute}[a.Value%5 == 3])
 	case 10:
 		world.SetFaults(memapply.Faults{})
+		m.stale = time.Now().Add(4 * time.Minute)
 	case 11:
 		m.crash.arm(0, false)
 		m.restart()
@@ -181,7 +185,7 @@ func (m *model) check(when string) {
 		if st.Revision != "" && !known {
 			m.failf("%s: S6: %s accepted %s, which was never committed", when, app, st.Revision)
 		}
-		if st.Sync == Synced && st.Suspended == nil && !m.crash.dead() {
+		if st.Sync == Synced && st.Suspended == nil && !m.crash.dead() && time.Now().After(m.stale) {
 			m.synced(when, app, files)
 		}
 	}
@@ -204,6 +208,7 @@ func (m *model) synced(when, app string, files map[string]string) {
 // settle ends all faults and holds that everything converges and stays quiet.
 func (m *model) settle() {
 	m.worlds["one"].SetFaults(memapply.Faults{})
+	m.stale = time.Now().Add(4 * time.Minute)
 	m.crash.arm(0, false)
 	m.restart()
 	clean := map[string]string{"a/broken.yaml": "", "b/broken.yaml": "", "a/keep.yaml": thing("keepa", "1"), "b/keep.yaml": thing("keepb", "1")}

@@ -13,7 +13,7 @@ import (
 // order returns the names of applied objects in the order of the events.
 func (s *sim) order() string {
 	var names []string
-	for _, e := range s.events {
+	for _, e := range s.happened() {
 		if e.Kind == EventApplied || e.Kind == EventDeleted {
 			key := e.Data["key"].(string)
 			names = append(names, key[strings.LastIndexByte(key, '/')+1:])
@@ -63,7 +63,7 @@ func TestFailingDependency(t *testing.T) {
 		s.commit(map[string]string{"base/b.yaml": thing("b", "1"), "top/t.yaml": thing("t", "1")})
 		s.start()
 		s.wantSync("top", Synced, "")
-		s.worlds["one"].SetFaults(refusing(map[string]appliers.Class{"b": appliers.Stop}, map[string]int{}))
+		s.worlds["one"].SetFaults(refusing(map[string]appliers.Class{"b": appliers.Stop}, &tries{}))
 		s.commit(map[string]string{"base/b.yaml": thing("b", "2"), "top/t.yaml": thing("t", "2")})
 		s.pass(15 * time.Second)
 		s.wantSync("top", OutOfSync, "waits for application base: it is OutOfSync: 1 objects failed")
@@ -100,7 +100,9 @@ func TestObjectsInOrder(t *testing.T) {
 		if got := s.order(); got != "d c b a also keep stay too" {
 			t.Errorf("order %q", got)
 		}
+		s.mu.Lock()
 		s.events = nil
+		s.mu.Unlock()
 		s.commit(map[string]string{"a.yaml": "", "b.yaml": "", "c.yaml": "", "d.yaml": ""})
 		s.pass(15 * time.Second)
 		if got := s.order(); got != "a b c d" {
@@ -117,7 +119,7 @@ func TestDependentsOfAFailure(t *testing.T) {
 		dep := func(on string) string { return "gitopsd.io/depends-on: test.example/Thing/" + on }
 		s.commit(map[string]string{"a.yaml": thing("a", "1"), "b.yaml": thing("b", "1", dep("a")), "c.yaml": thing("c", "1", dep("b")), "d.yaml": thing("d", "1")})
 		s.start()
-		s.worlds["one"].SetFaults(refusing(map[string]appliers.Class{"a": appliers.Retry}, map[string]int{}))
+		s.worlds["one"].SetFaults(refusing(map[string]appliers.Class{"a": appliers.Retry}, &tries{}))
 		s.commit(map[string]string{"a.yaml": thing("a", "2"), "c.yaml": thing("c", "2", dep("b")), "d.yaml": thing("d", "2")})
 		s.pass(time.Minute)
 		s.wantFailure("web", "c", "waits for one:test.example/Thing/a, which failed")

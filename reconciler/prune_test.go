@@ -187,7 +187,7 @@ func TestProtectedKindsAndPruneOff(t *testing.T) {
 		s.wantFailure("b", "r", "prune is off")
 		s.pass(time.Hour)
 		s.wantCounts("one", 4, 0, 0)
-		s.approve("a", "")
+		s.approve("a", s.status("a").Candidate.Digest)
 		s.wantCounts("one", 4, 0, 1)
 	})
 }

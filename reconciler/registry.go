@@ -197,6 +197,9 @@ func (r *registry) check(put []plan.Entry, drop []plan.Key) error {
 		going[k] = true
 	}
 	for _, e := range put {
+		if have, exists := r.entries[e.Key]; exists && have.Locator != e.Locator {
+			return fmt.Errorf("%s is on record at %s and would be lost there by a record at %s; give the object a new metadata.name", e.Key, have.Locator, e.Locator)
+		}
 		held, ok := r.byLocator[locator{e.Key.Target, e.Locator}]
 		for _, k := range []plan.Key{e.Key, held} {
 			have, exists := r.entries[k]
@@ -252,13 +255,17 @@ func (r *registry) commit(ctx context.Context, put []plan.Entry, drop []plan.Key
 	return nil
 }
 
-// move carries out a transfer in one transaction.
-func (r *registry) move(ctx context.Context, t transfer) error {
+// move carries out a transfer in one transaction and reports whether it did: it
+// does not when the record has changed hands meanwhile.
+func (r *registry) move(ctx context.Context, t transfer) (bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	have, ok := r.entries[t.from.Key]
 	if !ok || have.Owner != t.from.Owner {
-		return nil // somebody was faster
+		return false, nil
+	}
+	if why := r.occupied(t.to, have); why != "" {
+		return false, fmt.Errorf("%s: %s", t.from.Key, why)
 	}
 	next := have
 	next.Owner, next.Key, next.MovedFrom = t.owner, t.to, have.Owner
@@ -266,7 +273,21 @@ func (r *registry) move(ctx context.Context, t transfer) error {
 	if t.to != t.from.Key {
 		drop = []plan.Key{t.from.Key}
 	}
-	return r.commit(ctx, []plan.Entry{next}, drop)
+	if err := r.commit(ctx, []plan.Entry{next}, drop); err != nil {
+		return false, fmt.Errorf("inventory: %w", err)
+	}
+	return true, nil
+}
+
+// occupied says why the record of another key must not be stored under k, which
+// would lose the one that k has, or "". The caller holds the lock.
+func (r *registry) occupied(k plan.Key, from plan.Entry) string {
+	e, ok := r.entries[k]
+	if !ok || k == from.Key {
+		return ""
+	}
+	return fmt.Sprintf("AwaitingHandover: application %s wants what is at %s as %s, and that name is still the one of %s; give the object a new metadata.name there",
+		e.Owner, from.Locator, k, e.Locator)
 }
 
 // orphan marks everything an application owns as left behind and returns the

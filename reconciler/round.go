@@ -162,11 +162,18 @@ func (r *round) restoreAccepted(ctx context.Context) {
 		r.out.message = fmt.Sprintf("the accepted revision %s: %v", shortRevision(r.record.Revision), errors.Join(err, r.m.mend(ctx, r.app.Source, r.record.Revision, err)))
 		return
 	case err != nil:
-		// Settings may have changed since it was accepted; the newest revision
-		// will be judged by itself.
+		// The settings have changed since it was accepted; the newest revision is
+		// judged by itself.
 		r.out.restored = true
 		r.out.message = fmt.Sprintf("the accepted revision %s does not render any more: %v", shortRevision(r.record.Revision), err)
 		r.m.registry.failDesire(r.app.Name, 0)
+		return
+	}
+	if r.app.pipe.input(state) != r.record.Input {
+		// The settings have changed: what they make of the revision was never
+		// accepted, and goes through every gate like a new one.
+		r.out.restored = true
+		r.out.message = r.unaccepted()
 		return
 	}
 	if state.revision == r.head.revision {
@@ -199,6 +206,15 @@ func (r *round) rejudgeAccepted(ctx context.Context) {
 	for k := range state.denied.all() {
 		r.dirty = append(r.dirty, k)
 	}
+}
+
+// unaccepted says why nothing at all is written while there is no accepted
+// state, or "" when none was ever accepted.
+func (r *round) unaccepted() string {
+	if r.accepted != nil || r.record.Revision == "" {
+		return ""
+	}
+	return fmt.Sprintf("the settings have changed since %s was accepted, so nothing is written, not even against drift, until what they make of the newest revision is accepted", shortRevision(r.record.Revision))
 }
 
 // judged reports whether the policies in force were asked about all that is accepted.

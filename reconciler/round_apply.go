@@ -54,8 +54,11 @@ func (r *round) settled() map[plan.Key]failure {
 // moveAway hands over what another application desires now.
 func (r *round) moveAway(ctx context.Context) {
 	for _, t := range r.moves {
-		if err := r.m.registry.move(ctx, t); err != nil {
+		moved, err := r.m.registry.move(ctx, t)
+		if err != nil {
 			r.out.message = err.Error()
+		}
+		if !moved {
 			continue
 		}
 		r.event(ctx, EventMoved, fmt.Sprintf("%s moved to application %s", t.from.Key, t.owner),
@@ -84,6 +87,7 @@ type execution struct {
 func (r *round) execute(ctx context.Context, state *desiredState, p *plan.Plan) (worked bool) {
 	levels := plan.Levels(p)
 	e := &execution{r: r, state: state, plan: p, whole: map[string]int{}, unmet: map[plan.Key]string{}}
+	e.remember()
 	e.prepare(levels)
 	for n, level := range levels {
 		groups := map[string][]*plan.Change{}
@@ -107,6 +111,20 @@ func (r *round) execute(ctx context.Context, state *desiredState, p *plan.Plan) 
 		})
 	}
 	return e.worked
+}
+
+// remember takes in what rounds before this one left unfinished and this one does
+// not look at: a key outside the scope is not for that reason complete.
+func (e *execution) remember() {
+	for k := range e.r.out.failures {
+		e.unmet[k] = "which failed"
+	}
+	for k := range e.r.pending {
+		if _, again := e.r.out.scope[k]; !again {
+			e.unmet[k] = "which is not complete yet"
+		}
+	}
+	e.failed = len(e.unmet) > 0
 }
 
 // prepare finds the level of whole sets, and what is blocked from the start.

@@ -2,6 +2,9 @@ package reconciler
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -31,6 +34,9 @@ func (r *round) considerCandidate(ctx context.Context) {
 		if err := step.do(ctx, cand); err != nil {
 			r.candidate = nil
 			cand.Reason = err.Error()
+			if why := r.unaccepted(); why != "" {
+				cand.Reason += "; " + why
+			}
 			return
 		}
 	}
@@ -174,16 +180,22 @@ func (r *round) judgeChanges(ctx context.Context, cand *Candidate) error {
 	if err != nil {
 		return r.refuseForNow(cand, err)
 	}
-	intended := map[plan.Key]bool{}
+	changed := map[plan.Key]bool{}
 	for _, k := range r.delta {
-		intended[k] = true
+		changed[k] = true
+	}
+	intended := func(c *plan.Change) bool {
+		if r.accepted == nil { // what goes is in no delta then
+			return c.Cause != plan.Drift
+		}
+		return changed[c.Key]
 	}
 	var denied []policies.Finding
 	for i := range r.out.before.Changes {
 		c := &r.out.before.Changes[i]
 		for _, f := range verdicts[c.Key] {
 			f.Msg = fmt.Sprintf("%s: %s: %s", named(c.Origin, c.Key.ID, ""), c.Action, f.Msg)
-			if intended[c.Key] {
+			if intended(c) {
 				denied = append(denied, f)
 			} else if c.Blocked == "" {
 				c.Blocked = violation(f.Rule, f.Msg)
@@ -204,13 +216,21 @@ func (r *round) gateCandidate(_ context.Context, cand *Candidate) error {
 	if len(p.Gates) == 0 {
 		return nil
 	}
-	if a := r.app.approved(p.Gates, r.m.opts.Now()); a != nil {
+	input := r.app.pipe.input(r.candidate)
+	if a := r.app.approved(input, p.Gates, r.m.opts.Now()); a != nil {
 		r.approval = a
 		return nil
 	}
-	cand.State, cand.Gates, cand.Digest = CandidateHeld, p.Gates, p.GatedDigest()
+	cand.State, cand.Gates, cand.Digest, cand.input = CandidateHeld, p.Gates, approvalDigest(p, input), input
 	r.out.retry = false
 	return needsApproval(r.app.Name, p)
+}
+
+// approvalDigest names what a person approves: the gated changes, and the files
+// and settings they come from.
+func approvalDigest(p *plan.Plan, input string) string {
+	sum := sha256.Sum256([]byte(p.GatedDigest() + "\x00" + input))
+	return hex.EncodeToString(sum[:])
 }
 
 func needsApproval(application string, p *plan.Plan) error {
@@ -225,6 +245,7 @@ func (r *round) acceptCandidate(ctx context.Context, _ *Candidate) error {
 	if r.matters() {
 		rec := r.record
 		rec.Revision, rec.Source, rec.AcceptedAt = r.candidate.revision, r.app.Source, r.m.opts.Now()
+		rec.Input = r.app.pipe.input(r.candidate)
 		if err := r.m.keep(ctx, r.app.Source, "app/"+r.app.Name, rec.Revision); err != nil {
 			return err
 		}
@@ -253,4 +274,15 @@ func more(n int) string {
 		return ""
 	}
 	return fmt.Sprintf(" (and %d more)", n)
+}
+
+// input names what a state was made of: the files read, the variables, and the
+// routes that decide its keys. Two states with one input have the same objects
+// under the same keys, whatever their revisions.
+func (p *pipeline) input(s *desiredState) string {
+	h := sha256.New()
+	if err := json.NewEncoder(h).Encode([]any{s.rendered.InputDigest(), p.app.Routes}); err != nil { // strings always marshal
+		panic(err)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }

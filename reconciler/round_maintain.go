@@ -73,13 +73,14 @@ func (r *round) holdDeletes(p *plan.Plan) {
 	if len(p.Gates) == 0 {
 		return
 	}
-	if r.approval = r.app.approved(p.Gates, r.m.opts.Now()); r.approval != nil {
+	input := r.app.pipe.input(r.accepted)
+	if r.approval = r.app.approved(input, p.Gates, r.m.opts.Now()); r.approval != nil {
 		return
 	}
 	reason := needsApproval(r.app.Name, p).Error()
 	r.out.hold = &Candidate{
 		Revision: r.accepted.revision, State: CandidateHeld, Reason: reason,
-		Gates: p.Gates, Digest: p.GatedDigest(), Plan: p.Counts, Since: r.started,
+		Gates: p.Gates, Digest: approvalDigest(p, input), Plan: p.Counts, Since: r.started, input: input,
 	}
 	block(p, func(c *plan.Change) string {
 		if c.Action == plan.Delete {

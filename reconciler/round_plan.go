@@ -1,7 +1,9 @@
 package reconciler
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/gitopsd/gitopsd/internal/manifest"
@@ -43,7 +45,7 @@ func (r *round) compare(state *desiredState, keys []plan.Key) (*plan.Plan, error
 			claims[k] = r.foreignClaim(owner, held, item.Locator)
 		}
 	}
-	moves, wait := reg.release(name, r.app.Source, state.seq, r.notTakenOver(state, gone))
+	moves, wait := reg.release(name, r.app.Source, r.place(state), r.notTakenOver(state, gone))
 	r.moves = moves
 	if len(moves) > 0 {
 		leaving := map[plan.Key]bool{}
@@ -74,6 +76,13 @@ func (r *round) compare(state *desiredState, keys []plan.Key) (*plan.Plan, error
 		return violation(denied[0].Rule, denied[0].Msg)
 	})
 	return p, nil
+}
+
+// place returns at which revision of the source the others have to be for their
+// wishes to count. Of a revision that was restored after a start only this is
+// known: that it comes before the head, or is it.
+func (r *round) place(state *desiredState) uint64 {
+	return cmp.Or(state.seq, r.head.seq, math.MaxUint64)
 }
 
 // foreignClaim says what another application has to do with an object that this

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,6 +48,7 @@ type sim struct {
 	m      *Manager
 	cancel context.CancelFunc
 	ended  chan error
+	mu     sync.Mutex
 	events []Event
 }
 
@@ -130,7 +132,11 @@ func (s *sim) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	opts := Options{
 		Store: &mortalStore{s.store, &s.crash}, Sealer: s.sealer, Log: slog.New(slog.DiscardHandler), Rand: rand.New(rand.NewPCG(1, 2)),
-		Events: func(_ context.Context, e Event) { s.events = append(s.events, e) },
+		Events: func(_ context.Context, e Event) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.events = append(s.events, e)
+		},
 	}
 	if s.reg != nil {
 		opts.Metrics = NewMetrics(s.reg)
@@ -190,9 +196,16 @@ func (s *sim) wantCounts(target string, creates, updates, deletes int) {
 	}
 }
 
+// happened returns all events so far.
+func (s *sim) happened() []Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.events)
+}
+
 func (s *sim) eventKinds() map[EventKind]int {
 	out := map[EventKind]int{}
-	for _, e := range s.events {
+	for _, e := range s.happened() {
 		out[e.Kind]++
 	}
 	return out

@@ -99,14 +99,15 @@ type Candidate struct {
 	Reason string
 	Denied []policies.Finding
 	// Gates and Digest are what an approval is asked for; Digest names exactly
-	// this set of gated changes.
+	// this set of gated changes of these files and settings.
 	Gates  []plan.Gate
 	Digest string
 	// Plan counts what would be done.
 	Plan  plan.Counts
 	Since time.Time
 
-	contested bool // another application wants, or owns, one of its objects
+	input     string // names the files and settings it was made of
+	contested bool   // another application wants, or owns, one of its objects
 }
 
 // ObjectCounts are totals of one application.
@@ -151,6 +152,9 @@ type Suspension struct {
 type Approval struct {
 	Application string             `json:"application"`
 	Digest      string             `json:"digest"`
+	// Input names the files and settings that were approved; with others the
+	// approval counts for nothing.
+	Input   string             `json:"input"`
 	Changes     []plan.GatedChange `json:"changes"`
 	By          string             `json:"by"`
 	Why         string             `json:"why"`

@@ -41,12 +41,12 @@ func (a *app) controlVersion() uint64 {
 	return v
 }
 
-// approved returns a valid approval that covers all gates, or nil.
-func (a *app) approved(gates []plan.Gate, now time.Time) *Approval {
+// approved returns a valid approval of this input that covers all gates, or nil.
+func (a *app) approved(input string, gates []plan.Gate, now time.Time) *Approval {
 	a.steering.mu.Lock()
 	defer a.steering.mu.Unlock()
 	for _, ap := range a.steering.Approvals {
-		if now.Before(ap.Expires) && plan.CoveredBy(gates, ap.Changes) {
+		if ap.Input == input && now.Before(ap.Expires) && plan.CoveredBy(gates, ap.Changes) {
 			return &ap
 		}
 	}
@@ -134,9 +134,10 @@ func (m *Manager) each(application string, all bool, do func(*app) error) ([]str
 	return names, nil
 }
 
-// Approve lets the held plan of an application go ahead. digest is the set of
-// changes that the caller looked at; when the held set is another by now, the
-// approval is refused. validFor 0 means 24 hours.
+// Approve lets the held plan of an application go ahead. digest names what the
+// caller looked at and is required (ErrInvalid): the set of changes, and the
+// files and settings they come from. When something else is held by now, the
+// approval is refused (ErrPrecondition). validFor 0 means 24 hours.
 func (m *Manager) Approve(ctx context.Context, by, application, digest, why string, validFor time.Duration) (Approval, error) {
 	a, err := m.app(application)
 	if err != nil {
@@ -145,18 +146,21 @@ func (m *Manager) Approve(ctx context.Context, by, application, digest, why stri
 	if why == "" {
 		return Approval{}, fmt.Errorf("%w: say why with --why", ErrInvalid)
 	}
+	if digest == "" {
+		return Approval{}, fmt.Errorf("%w: name the digest of what you approve; look at it first with: gitopsd diff %s", ErrInvalid, application)
+	}
 	held := m.status(a).Candidate
 	if held == nil || held.State != CandidateHeld {
 		return Approval{}, fmt.Errorf("application %s: %w: nothing waits for an approval", application, ErrPrecondition)
 	}
-	if digest != "" && digest != held.Digest {
+	if digest != held.Digest {
 		return Approval{}, fmt.Errorf("application %s: %w: what waits has changed since you looked; look again with: gitopsd diff %s", application, ErrPrecondition, application)
 	}
 	if validFor <= 0 {
 		validFor = approvalExpiry
 	}
 	now := m.opts.Now()
-	ap := Approval{Application: application, Digest: held.Digest, By: by, Why: why, At: now, Expires: now.Add(validFor)}
+	ap := Approval{Application: application, Digest: held.Digest, Input: held.input, By: by, Why: why, At: now, Expires: now.Add(validFor)}
 	for _, g := range held.Gates {
 		ap.Changes = append(ap.Changes, g.Changes...)
 	}
@@ -345,7 +349,7 @@ func (a *app) buildView(st *appState, state *desiredState, keys []plan.Key) (*pl
 	if state == nil {
 		return &plan.Plan{Application: a.Name}, nil
 	}
-	r := &round{m: a.m, roundInput: roundInput{app: a, contended: st.fights.contended(a.m.opts.Now())}}
+	r := &round{m: a.m, roundInput: roundInput{app: a, head: a.m.head(a.Source), contended: st.fights.contended(a.m.opts.Now())}}
 	r.out.observed = st.observed
 	return r.build(state, keys)
 }

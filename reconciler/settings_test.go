@@ -1,0 +1,125 @@
+package reconciler
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gitopsd/gitopsd/internal/plan"
+	"github.com/gitopsd/gitopsd/policies"
+)
+
+// D-61: settings that make something else of the accepted revision go through
+// every gate, all or nothing, whether they come by a reload or while the daemon
+// is down: with one denied object or deletes over the budget nothing is written.
+func TestNewSettingsAreJudgedAsAWhole(t *testing.T) {
+	for name, running := range map[string]bool{"by reload": true, "while stopped": false} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(s *sim) {
+				change := func(path string) {
+					s.app("web", path, func(a *Application) { a.Budget = plan.Budget{MaxCount: 1, MaxPercent: -1} })
+					if !running {
+						s.stop()
+						s.start()
+						return
+					}
+					if err := s.reload(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				s.judge = &rules{digest: "p1", object: denyName("evil"), change: func(c policies.Change) string {
+					if c.Change.Action == plan.Delete && c.Change.Key.ID.Name == "kept" {
+						return "kept is never deleted"
+					}
+					return ""
+				}}
+				s.commit(map[string]string{
+					"web/a.yaml": thing("a", "1"), "web/b.yaml": thing("b", "1"), "web/kept.yaml": thing("kept", "1"),
+					"denied/a.yaml": thing("a", "2"), "denied/evil.yaml": thing("evil", "1"), "denied/b.yaml": thing("b", "1"), "denied/kept.yaml": thing("kept", "1"),
+					"less/new.yaml": thing("new", "1"), "less/a.yaml": thing("a", "2"), "less/kept.yaml": thing("kept", "1"),
+					"fewer/new.yaml": thing("new", "1"), "fewer/kept.yaml": thing("kept", "1"),
+					"undone/new.yaml": thing("new", "1"), "undone/a.yaml": thing("a", "1"), "undone/b.yaml": thing("b", "1"),
+				})
+				s.app("web", "web", func(a *Application) { a.Budget = plan.Budget{MaxCount: 1, MaxPercent: -1} })
+				s.start()
+				s.wantCounts("one", 3, 0, 0)
+				for path, want := range map[string]string{
+					"denied": "evil is not allowed",
+					"undone": "delete: kept is never deleted",
+					"fewer":  "needs an approval: 2 deletes are more than",
+				} {
+					change(path)
+					s.pass(15 * time.Second)
+					s.wantSync("web", OutOfSync, want)
+					s.wantSync("web", OutOfSync, "the settings have changed since")
+					s.wantQuiet("web", time.Hour, 75)
+					s.wantCounts("one", 3, 0, 0)
+				}
+				change("less") // within the budget, and allowed
+				s.pass(15 * time.Second)
+				s.wantSync("web", Synced, "in step")
+				s.wantCounts("one", 4, 1, 1)
+				s.stop()
+				s.start()
+				s.wantSync("web", Synced, "in step")
+				s.wantCounts("one", 4, 1, 1)
+			})
+		})
+	}
+}
+
+// The same settings and revision are restored without being judged as new ones,
+// also when the newest revision is refused: drift is healed.
+func TestSameSettingsAreRestored(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("web", ".")
+		s.commit(map[string]string{"a.yaml": thing("a", "1")})
+		s.start()
+		s.commit(map[string]string{"a.yaml": "a: [b"})
+		s.pass(15 * time.Second)
+		s.app("web", ".", func(a *Application) { a.Interval = 2 * time.Minute })
+		if err := s.reload(); err != nil {
+			t.Fatal(err)
+		}
+		s.worlds["one"].SetField("x", where("a"), "/spec/value", int64(9))
+		s.pass(time.Second)
+		s.wantValue("one", "a", int64(1))
+		s.stop()
+		s.start()
+		s.worlds["one"].SetField("x", where("a"), "/spec/value", int64(9))
+		s.pass(time.Second)
+		s.wantValue("one", "a", int64(1))
+	})
+}
+
+// DESIGN "Approvals": an approval is for the files and settings that were seen.
+// The same deletes from other ones ask again, and whoever approves names them.
+func TestApprovalIsForWhatWasSeen(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("web", ".", func(a *Application) { a.Budget = plan.Budget{MaxCount: 1, MaxPercent: -1} })
+		s.commit(things("o", 5, "1"))
+		s.start()
+		s.commit(map[string]string{"o/000/o00000.yaml": "", "o/000/o00001.yaml": ""})
+		s.pass(15 * time.Second)
+		seen := s.status("web").Candidate
+		if _, err := s.m.Approve(s.t.Context(), "ops", "web", "", "why", 0); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "gitopsd diff web") {
+			t.Fatalf("without a digest: %v", err)
+		}
+		s.setReadErr(errors.New("no answer"))
+		s.approve("web", seen.Digest)
+		s.commit(map[string]string{"o/000/o00002.yaml": thing("o00002", "2")})
+		s.pass(15 * time.Second)
+		s.setReadErr(nil)
+		s.pass(10 * time.Minute)
+		s.wantSync("web", OutOfSync, "needs an approval")
+		s.wantCounts("one", 5, 0, 0)
+		now := s.status("web").Candidate
+		if now.Digest == seen.Digest {
+			t.Error("another input has the same digest")
+		}
+		s.approve("web", now.Digest)
+		s.wantSync("web", Synced, "")
+		s.wantCounts("one", 5, 1, 2)
+	})
+}
