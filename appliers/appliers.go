@@ -98,7 +98,8 @@ type Applier interface {
 	// as error) when it cannot tell now. Objects of an unknown kind are held.
 	Takes(gk manifest.GroupKind) (Answer, error)
 	// Resolve validates and normalises a desired object. It is a function of the
-	// object and the applier's configuration alone. Errors name the field.
+	// object and the applier's configuration alone. Errors name the field. One that
+	// wraps ErrUndecided says nothing about the object: the target cannot tell now.
 	Resolve(obj *manifest.Object) (Resolved, error)
 	// Observe answers queries. A key missing from the map, and every key when err
 	// is not nil, is unknown. Absent is answered only after a successful read.
@@ -169,7 +170,10 @@ type Health struct {
 	Message string
 }
 
-// HealthStatus is ordered: the worst of several wins (Worst).
+// HealthStatus is ordered: the worst of several wins (Worst). Suspended is next
+// to Healthy, because somebody meant it and it must not hide a failure; Missing
+// may be on its way and Degraded is not; what nobody knows may be anything. This
+// is the order that users of Argo CD know.
 type HealthStatus string
 
 // The health words, best first.
@@ -192,16 +196,31 @@ func Worst(a, b HealthStatus) HealthStatus {
 	return a
 }
 
-// Ability returns the applier as an optional interface, looking through
-// decorators. It is the one place where abilities are probed.
+// Ability returns the applier as an optional interface. It is the one place
+// where abilities are probed. An applier that implements the interface answers
+// itself. A decorator (Unwrap() Applier) that does not is looked through, unless
+// it has a method
+//
+//	Ability(target any) bool
+//
+// which then decides alone, in the manner of errors.As: target is a *T; it sets
+// what target points to and answers true, or answers false, and nothing below it
+// is asked. A decorator that changes what goes in or comes out of Observe and
+// Apply needs it, because an ability of the applier below would pass it by.
 func Ability[T any](a Applier) (T, bool) {
+	var zero T
 	for {
 		if t, ok := a.(T); ok {
 			return t, true
 		}
+		if d, ok := a.(interface{ Ability(target any) bool }); ok {
+			if t := zero; d.Ability(&t) {
+				return t, true
+			}
+			return zero, false
+		}
 		u, ok := a.(interface{ Unwrap() Applier })
 		if !ok {
-			var zero T
 			return zero, false
 		}
 		a = u.Unwrap()

@@ -2,6 +2,11 @@ package appliers
 
 import "errors"
 
+// ErrUndecided is wrapped by an error of Resolve when the target cannot tell at
+// present whether the object is valid, as when discovery of its kind failed. A
+// revision with such an object is neither accepted nor refused: it waits.
+var ErrUndecided = errors.New("the target cannot tell at present")
+
 // Class says what the loop does about an error. It is decided where the error
 // arises and used in one place.
 type Class uint8

@@ -138,12 +138,23 @@ type Watcher interface {
 	Watch(ctx context.Context, hint func()) error
 }
 
-// Ability returns the repository as an optional interface, looking through
-// decorators. It is the one place where abilities are probed.
+// Ability returns the repository as an optional interface. It is the one place
+// where abilities are probed. A decorator (Unwrap() Repository) that does not
+// implement the interface is looked through, unless it has a method
+// Ability(target any) bool, which then decides alone: target is a *T; it sets
+// what target points to and answers true, or answers false, and nothing below
+// is asked. A decorator that guards what passes through it needs that method.
 func Ability[T any](r Repository) (T, bool) {
 	for {
 		if a, ok := r.(T); ok {
 			return a, true
+		}
+		if d, ok := r.(interface{ Ability(target any) bool }); ok {
+			var a, zero T
+			if d.Ability(&a) {
+				return a, true
+			}
+			return zero, false
 		}
 		u, ok := r.(interface{ Unwrap() Repository })
 		if !ok {

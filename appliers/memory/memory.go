@@ -74,7 +74,8 @@ type Faults struct {
 	LostReply func(appliers.Operation) bool
 	// Refuse refuses an operation with the returned error; nil lets it pass.
 	Refuse func(appliers.Operation) error
-	// UnknownKind fails discovery of a kind with the returned error; nil lets it pass.
+	// UnknownKind fails discovery of a kind with the returned error; nil lets it
+	// pass. Takes then answers Unknown, and Resolve an ErrUndecided.
 	UnknownKind func(manifest.GroupKind) error
 	// Hang blocks Observe and Apply, whatever their context says, until it is closed.
 	Hang <-chan struct{}
@@ -165,6 +166,9 @@ func (a *Applier) Takes(gk manifest.GroupKind) (appliers.Answer, error) {
 // Resolve implements appliers.Applier. Strings under spec.secrets become
 // Sensitive; annotations of gitopsd itself are steering and are not kept.
 func (a *Applier) Resolve(obj *manifest.Object) (appliers.Resolved, error) {
+	if answer, err := a.Takes(obj.ID().GroupKind()); answer == appliers.Unknown {
+		return appliers.Resolved{}, appliers.WithClass(appliers.Wait, fmt.Errorf("%w: %w", appliers.ErrUndecided, err))
+	}
 	if a.is.Kinds != nil && !a.is.Kinds(obj.ID().GroupKind()) {
 		return appliers.Resolved{}, fmt.Errorf("kind: target %s does not take %s", a.env.Target, obj.ID().GroupKind())
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/gitopsd/gitopsd/appliers"
@@ -85,6 +86,8 @@ type wireError struct {
 	Class   appliers.Class
 	// Ended says that the call's context ended, which the near end's context explains.
 	Ended bool `json:",omitempty"`
+	// Undecided says that the error wraps appliers.ErrUndecided.
+	Undecided bool `json:",omitempty"`
 }
 
 func packError(err error) *wireError {
@@ -92,7 +95,7 @@ func packError(err error) *wireError {
 		return nil
 	}
 	ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-	return &wireError{Message: err.Error(), Class: appliers.ClassOf(err), Ended: ended}
+	return &wireError{Message: err.Error(), Class: appliers.ClassOf(err), Ended: ended, Undecided: errors.Is(err, appliers.ErrUndecided)}
 }
 
 func (e *wireError) unpack() error {
@@ -101,6 +104,9 @@ func (e *wireError) unpack() error {
 		return nil
 	case e.Ended:
 		return appliers.WithClass(e.Class, fmt.Errorf("%s: %w", e.Message, context.Canceled))
+	case e.Undecided:
+		rest := strings.TrimPrefix(e.Message, appliers.ErrUndecided.Error()+": ")
+		return appliers.WithClass(e.Class, fmt.Errorf("%w: %s", appliers.ErrUndecided, rest))
 	}
 	return appliers.WithClass(e.Class, errors.New(e.Message))
 }
