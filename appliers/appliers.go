@@ -41,6 +41,8 @@ type Query struct {
 	// Fields are the fields to project the live object onto: the union of what
 	// is desired and what was last applied. Extra fields in the answer are ignored.
 	Fields []manifest.Pointer
+	// Token is that of the entry: a write that was Pending and is not yet seen through.
+	Token string
 	// Desired is the resolved object, nil when it is no longer desired. It may
 	// guide normalisation (which form of a value means the same).
 	Desired *manifest.Object
@@ -49,7 +51,9 @@ type Query struct {
 // Operation is one write.
 type Operation struct {
 	// Change says what to do: Create, Update, Adopt (record only, for targets
-	// with marks or a ledger) or Delete.
+	// with marks or a ledger) or Delete. Change.Entry.Token, where it is set, is the
+	// write that an earlier Apply left Pending: if it is this write, the applier may
+	// look how far it has come instead of starting again.
 	Change plan.Change
 	// Application is the owner to mark the object with.
 	Application string
@@ -86,6 +90,9 @@ type Result struct {
 	Err error
 	// CheckAfter is when to look at a Pending object again. Default 1 s.
 	CheckAfter time.Duration
+	// Token names a Pending write to the applier, for plan.Entry.Token. It is at
+	// most 1 KiB, and empty when the applier can do without.
+	Token string
 	// Backup names what was kept of replaced content, for plan.Entry.Backup.
 	Backup string
 }

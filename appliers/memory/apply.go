@@ -95,7 +95,7 @@ func (a *Applier) write(op appliers.Operation) appliers.Result {
 		return appliers.Result{Outcome: appliers.Done}
 	}
 	if a.is.Async != nil && c.Action != plan.Adopt {
-		return a.accept(t, next)
+		return a.accept(t, next, c.Entry.Token)
 	}
 	w.countWrite(t.now, next, c.Action)
 	w.put(t, next)
@@ -130,18 +130,20 @@ func (w *World) countWrite(now, next *state, action plan.Action) {
 	}
 }
 
-// accept starts a write that completes by itself. The same write again is the one under way.
-func (a *Applier) accept(t *thing, next *state) appliers.Result {
-	same := t.coming != nil && (t.coming.to == nil) == (next == nil) &&
+// accept starts a write that completes by itself. The same write again, with the
+// token that its start answered or without one, is the one under way.
+func (a *Applier) accept(t *thing, next *state, token string) appliers.Result {
+	same := t.coming != nil && (token == "" || token == t.coming.token) && (t.coming.to == nil) == (next == nil) &&
 		(next == nil || manifest.Equal(t.coming.to.content, next.content))
 	if !same {
 		a.world.countWrite(t.now, next, plan.None)
-		t.coming = &write{to: next, observes: a.is.Async.Observes}
+		a.world.count.Started++
+		t.coming = &write{to: next, observes: a.is.Async.Observes, token: fmt.Sprintf("write-%d", a.world.count.Started)}
 		if a.is.Async.After > 0 {
 			t.coming.at = a.env.Now().Add(a.is.Async.After)
 		}
 	}
-	return appliers.Result{Outcome: appliers.Pending, CheckAfter: a.is.Async.After}
+	return appliers.Result{Outcome: appliers.Pending, CheckAfter: a.is.Async.After, Token: t.coming.token}
 }
 
 // next is the state after the operation; same means that it is so already.

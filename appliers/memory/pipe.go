@@ -91,7 +91,7 @@ func (s *server) answer(ctx context.Context, q request) response {
 		var ops []appliers.Operation
 		if ops, err = unpackOps(s.sealer, q.Ops); err == nil {
 			for _, res := range s.applier.Apply(ctx, ops) {
-				r.Results = append(r.Results, wireResult{res.Outcome, packError(res.Err), res.CheckAfter, res.Backup})
+				r.Results = append(r.Results, wireResult{res.Outcome, packError(res.Err), res.CheckAfter, res.Backup, res.Token})
 			}
 		}
 	default:
@@ -239,7 +239,7 @@ func (c *Client) Apply(ctx context.Context, ops []appliers.Operation) []appliers
 			results[i] = appliers.Result{Outcome: appliers.Refused, Err: err}
 		default:
 			w := r.Results[i]
-			results[i] = appliers.Result{Outcome: w.Outcome, Err: w.Err.unpack(), CheckAfter: w.CheckAfter, Backup: w.Backup}
+			results[i] = appliers.Result{Outcome: w.Outcome, Err: w.Err.unpack(), CheckAfter: w.CheckAfter, Backup: w.Backup, Token: w.Token}
 		}
 	}
 	return results

@@ -47,6 +47,7 @@ type wireQuery struct {
 	Locator string
 	Fields  []manifest.Pointer
 	Desired *wireObject `json:",omitempty"`
+	Token   string      `json:",omitempty"`
 }
 
 type wireOperation struct {
@@ -58,6 +59,7 @@ type wireOperation struct {
 	Locator     string             `json:",omitempty"` // of the record
 	Backup      string             `json:",omitempty"`
 	MovedFrom   string             `json:",omitempty"`
+	Token       string             `json:",omitempty"`
 	Adopting    bool               `json:",omitempty"`
 	Application string
 	Epoch       uint64
@@ -79,6 +81,7 @@ type wireResult struct {
 	Err        *wireError    `json:",omitempty"`
 	CheckAfter time.Duration `json:",omitempty"`
 	Backup     string        `json:",omitempty"`
+	Token      string        `json:",omitempty"`
 }
 
 type wireError struct {
@@ -174,7 +177,7 @@ func unpackValue(s *manifest.Sealer, v any) any {
 func packQueries(queries []appliers.Query) []wireQuery {
 	wire := make([]wireQuery, len(queries))
 	for i, q := range queries {
-		wire[i] = wireQuery{q.Key, q.Locator, q.Fields, packObject(q.Desired)}
+		wire[i] = wireQuery{q.Key, q.Locator, q.Fields, packObject(q.Desired), q.Token}
 	}
 	return wire
 }
@@ -186,7 +189,7 @@ func unpackQueries(s *manifest.Sealer, wire []wireQuery) ([]appliers.Query, erro
 		if err != nil {
 			return nil, err
 		}
-		queries[i] = appliers.Query{Key: q.Key, Locator: q.Locator, Fields: q.Fields, Desired: desired}
+		queries[i] = appliers.Query{Key: q.Key, Locator: q.Locator, Fields: q.Fields, Desired: desired, Token: q.Token}
 	}
 	return queries, nil
 }
@@ -197,7 +200,7 @@ func packOps(ops []appliers.Operation) []wireOperation {
 		c := op.Change
 		wire[i] = wireOperation{
 			Key: c.Key, Action: c.Action, Desired: packObject(c.Desired), Version: c.Version, Locator: c.Entry.Locator,
-			Backup: c.Entry.Backup, MovedFrom: c.Entry.MovedFrom, Adopting: c.Adopting, Application: op.Application, Epoch: op.Epoch,
+			Backup: c.Entry.Backup, MovedFrom: c.Entry.MovedFrom, Token: c.Entry.Token, Adopting: c.Adopting, Application: op.Application, Epoch: op.Epoch,
 		}
 		for _, f := range c.Fields {
 			if f.Op == plan.FieldRemove {
@@ -217,7 +220,7 @@ func unpackOps(s *manifest.Sealer, wire []wireOperation) ([]appliers.Operation, 
 		}
 		c := plan.Change{
 			Key: o.Key, Action: o.Action, Desired: desired, Version: o.Version, Adopting: o.Adopting,
-			Entry: plan.Entry{Key: o.Key, Owner: o.Application, Locator: o.Locator, Backup: o.Backup, MovedFrom: o.MovedFrom, Epoch: o.Epoch},
+			Entry: plan.Entry{Key: o.Key, Owner: o.Application, Locator: o.Locator, Backup: o.Backup, MovedFrom: o.MovedFrom, Token: o.Token, Epoch: o.Epoch},
 		}
 		for _, p := range o.Removes {
 			c.Fields = append(c.Fields, plan.FieldChange{Path: p, Op: plan.FieldRemove})

@@ -53,6 +53,7 @@ type write struct {
 	to       *state // nil: delete
 	observes int    // observations left; 0 does not count
 	at       time.Time
+	token    string
 }
 
 // Live is one object of the world as a test sees it.
@@ -73,6 +74,7 @@ type Counters struct {
 	Updates      int
 	Deletes      int
 	Adopts       int
+	Started      int // writes that complete by themselves
 }
 
 // Writes is the number of changes to objects.

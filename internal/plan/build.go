@@ -253,7 +253,7 @@ func (c *Change) Drifted() bool {
 // and a forget there is none: the record goes.
 func (c *Change) Done() Entry {
 	e := c.Entry
-	e.State, e.Applied, e.Writing = EntryOwned, c.Applied, nil
+	e.State, e.Applied, e.Writing, e.Token = EntryOwned, c.Applied, nil, ""
 	if c.Action != None { // the write put our mark on the object
 		e.MovedFrom = ""
 	}

@@ -233,7 +233,7 @@ func (b *builder) pending(w *want, was Applied) *Change {
 // concern the object.
 func (b *builder) recorded(w *want) *Change {
 	e := b.entryFor(w)
-	e.State, e.Applied, e.Writing = EntryOwned, w.c.Applied, nil
+	e.State, e.Applied, e.Writing, e.Token = EntryOwned, w.c.Applied, nil, ""
 	if w.obs.Presence == Present {
 		e.MovedFrom = "" // no mark, or ours already
 	}

@@ -75,6 +75,10 @@ type Entry struct {
 	// MovedFrom is the application that the record was handed over from. Its mark
 	// on the object counts as ours until our own is there.
 	MovedFrom string `json:"movedFrom,omitempty"`
+	// Token names the write in flight to its applier (appliers.Result.Token): while
+	// it is open the applier may look it up instead of starting again. It counts
+	// while State is EntryPending or EntryDeleting, and Done drops it.
+	Token string `json:"token,omitempty"`
 	// Adopted says that the object existed before gitopsd took it over.
 	Adopted bool `json:"adopted,omitempty"`
 	// Backup names what an applier kept of the content that adoption replaced.
