@@ -33,8 +33,8 @@ type appRecord struct {
 	AcceptedAt time.Time `json:"acceptedAt,omitzero"`
 	// Input names what was accepted: the files read and the settings they were
 	// read with; see pipeline.input.
-	Input string `json:"input,omitempty"`
-	HistorySeq uint64    `json:"historySeq,omitempty"`
+	Input      string `json:"input,omitempty"`
+	HistorySeq uint64 `json:"historySeq,omitempty"`
 	// Last is the newest line of the history, so that a restart does not repeat it.
 	Last lastOutcome `json:"last,omitzero"`
 }

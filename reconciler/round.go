@@ -133,6 +133,9 @@ func (r *round) run(ctx context.Context) {
 			r.catchUp()
 		}
 	}
+	if r.out.message == "" {
+		r.out.message = r.unaccepted()
+	}
 	if r.candidate == nil {
 		r.maintain(ctx)
 	}
@@ -173,7 +176,6 @@ func (r *round) restoreAccepted(ctx context.Context) {
 		// The settings have changed: what they make of the revision was never
 		// accepted, and goes through every gate like a new one.
 		r.out.restored = true
-		r.out.message = r.unaccepted()
 		return
 	}
 	if state.revision == r.head.revision {

@@ -255,6 +255,7 @@ func (r *round) acceptCandidate(ctx context.Context, _ *Candidate) error {
 		r.record, r.out.record, r.out.first = rec, rec, true
 	}
 	r.setAccepted(r.candidate, r.policy.judge)
+	r.out.message = "" // what was wrong with the one before
 	r.out.delta = r.delta
 	r.m.registry.setDesire(r.app.Name, desire{source: r.app.Source, seq: r.candidate.seq, ready: true, state: r.candidate})
 	if r.out.first {

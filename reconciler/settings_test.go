@@ -97,6 +97,7 @@ func TestSameSettingsAreRestored(t *testing.T) {
 // The same deletes from other ones ask again, and whoever approves names them.
 func TestApprovalIsForWhatWasSeen(t *testing.T) {
 	simulate(t, func(s *sim) {
+		s.judge = &rules{digest: "p1"}
 		s.app("web", ".", func(a *Application) { a.Budget = plan.Budget{MaxCount: 1, MaxPercent: -1} })
 		s.commit(things("o", 5, "1"))
 		s.start()
@@ -106,11 +107,11 @@ func TestApprovalIsForWhatWasSeen(t *testing.T) {
 		if _, err := s.m.Approve(s.t.Context(), "ops", "web", "", "why", 0); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "gitopsd diff web") {
 			t.Fatalf("without a digest: %v", err)
 		}
-		s.setReadErr(errors.New("no answer"))
+		s.judge.set("p1", func(r *rules) { r.err = errRuntime }) // it cannot be used at once
 		s.approve("web", seen.Digest)
 		s.commit(map[string]string{"o/000/o00002.yaml": thing("o00002", "2")})
 		s.pass(15 * time.Second)
-		s.setReadErr(nil)
+		s.judge.set("p1", func(r *rules) { r.err = nil })
 		s.pass(10 * time.Minute)
 		s.wantSync("web", OutOfSync, "needs an approval")
 		s.wantCounts("one", 5, 0, 0)
@@ -122,4 +123,12 @@ func TestApprovalIsForWhatWasSeen(t *testing.T) {
 		s.wantSync("web", Synced, "")
 		s.wantCounts("one", 5, 1, 2)
 	})
+}
+
+// heldDigest names what of an application waits for an approval, or is "".
+func (s *sim) heldDigest(app string) string {
+	if c := s.status(app).Candidate; c != nil {
+		return c.Digest
+	}
+	return ""
 }

@@ -150,16 +150,16 @@ type Suspension struct {
 // Approval is one recorded approval. It covers a gated set as long as every
 // gated change is among Changes.
 type Approval struct {
-	Application string             `json:"application"`
-	Digest      string             `json:"digest"`
+	Application string `json:"application"`
+	Digest      string `json:"digest"`
 	// Input names the files and settings that were approved; with others the
 	// approval counts for nothing.
 	Input   string             `json:"input"`
-	Changes     []plan.GatedChange `json:"changes"`
-	By          string             `json:"by"`
-	Why         string             `json:"why"`
-	At          time.Time          `json:"at"`
-	Expires     time.Time          `json:"expires"`
+	Changes []plan.GatedChange `json:"changes"`
+	By      string             `json:"by"`
+	Why     string             `json:"why"`
+	At      time.Time          `json:"at"`
+	Expires time.Time          `json:"expires"`
 }
 
 // Outcome is how a revision ended, for the history.
