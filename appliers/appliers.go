@@ -168,6 +168,23 @@ type Mark struct {
 	Epoch       uint64
 }
 
+// Placer is the ability to name the physical place that a target acts on. Targets
+// that reach the same place answer the same, over restarts too: one locator there
+// is one thing, through whichever of them it is reached.
+type Placer interface {
+	// Place is a constant of the applier's configuration. It is not empty.
+	Place() string
+}
+
+// PlaceOf returns the place that an applier acts on: what it says itself, or
+// else the name of its target, which then shares nothing with any other.
+func PlaceOf(a Applier, target string) string {
+	if p, ok := Ability[Placer](a); ok {
+		return p.Place()
+	}
+	return target
+}
+
 // Closer is the ability to release what an applier holds open. It changes nothing on the target.
 type Closer interface{ Close() error }
 

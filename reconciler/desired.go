@@ -42,26 +42,26 @@ type desiredState struct {
 	commit   *policies.Commit
 	rendered *render.State
 	items    keyMap[desiredItem]
-	// locators finds the key at an address: "target NUL address" -> key.
+	// locators finds the key at an address: "place NUL address" -> key.
 	locators *iradix.Tree[plan.Key]
 	// denied and warned hold what policies said, by key.
 	denied, warned keyMap[[]policies.Finding]
 	ordered        keyMap[struct{}] // objects with a depends-on
 }
 
-// find returns the item of a key, or else the one at an address of the same target.
-func (s *desiredState) find(k plan.Key, address string) (plan.Key, desiredItem, bool) {
+// find returns the item of a key, or else the one at an address of a place.
+func (s *desiredState) find(k plan.Key, place, address string) (plan.Key, desiredItem, bool) {
 	if item, ok := s.items.get(k); ok {
 		return k, item, true
 	}
-	if at, ok := s.locators.Get(locatorKey(k.Target, address)); ok {
+	if at, ok := s.locators.Get(locatorKey(place, address)); ok {
 		item, ok := s.items.get(at)
 		return at, item, ok
 	}
 	return plan.Key{}, desiredItem{}, false
 }
 
-func locatorKey(target, address string) []byte { return []byte(target + "\x00" + address) }
+func locatorKey(place, address string) []byte { return []byte(place + "\x00" + address) }
 
 // pipeline turns the tree of a revision into a desired state. It is for one
 // application and one goroutine at a time.
@@ -144,8 +144,9 @@ func (p *pipeline) apply(next *desiredState, delta *render.Delta) ([]plan.Key, e
 				return
 			}
 			items.drop(k)
-			if at, _ := places.Get(locatorKey(k.Target, old.Locator)); at == k {
-				places.Delete(locatorKey(k.Target, old.Locator))
+			there := p.locate(k, old)
+			if at, _ := places.Get(there); at == k {
+				places.Delete(there)
 			}
 			ordered.drop(k)
 			changed = append(changed, k)
@@ -160,14 +161,14 @@ func (p *pipeline) apply(next *desiredState, delta *render.Delta) ([]plan.Key, e
 			obj, _ := next.rendered.Get(id)
 			k, item, err := p.place(obj)
 			if err == nil {
-				err = at(obj, collide(items, places, k, item))
+				err = at(obj, p.collide(items, places, k, item))
 			}
 			if err != nil {
 				errs = append(errs, err)
 				continue
 			}
 			items.set(k, item)
-			places.Insert(locatorKey(k.Target, item.Locator), k)
+			places.Insert(p.locate(k, item), k)
 			if len(item.DependsOn) > 0 {
 				ordered.set(k, struct{}{})
 			}
@@ -190,9 +191,13 @@ func (p *pipeline) apply(next *desiredState, delta *render.Delta) ([]plan.Key, e
 	return dedupe(changed), errors.Join(errs...)
 }
 
+func (p *pipeline) locate(k plan.Key, item desiredItem) []byte {
+	return locatorKey(p.targets[k.Target].place, item.Locator)
+}
+
 // collide refuses a second object at one address.
-func collide(items *keyMapTxn[desiredItem], places *iradix.Txn[plan.Key], k plan.Key, item desiredItem) error {
-	at, ok := places.Get(locatorKey(k.Target, item.Locator))
+func (p *pipeline) collide(items *keyMapTxn[desiredItem], places *iradix.Txn[plan.Key], k plan.Key, item desiredItem) error {
+	at, ok := places.Get(p.locate(k, item))
 	if !ok {
 		return nil
 	}

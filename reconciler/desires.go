@@ -114,7 +114,7 @@ func (r *registry) rival(application, source string, state *desiredState, keys [
 			if name == application || d.state == nil {
 				continue
 			}
-			_, theirs, wanted := d.state.find(k, item.Locator)
+			_, theirs, wanted := d.state.find(k, r.place(k.Target), item.Locator)
 			switch {
 			case !wanted:
 			case d.source != source || d.seq >= state.seq:
@@ -130,7 +130,7 @@ func (r *registry) rival(application, source string, state *desiredState, keys [
 // holds reports whether an application owns a key or what is at its address;
 // the caller holds the lock.
 func (r *registry) holds(application string, k plan.Key, address string) bool {
-	for _, held := range []plan.Key{k, r.byLocator[locator{k.Target, address}]} {
+	for _, held := range []plan.Key{k, r.byLocator[locator{r.place(k.Target), address}]} {
 		if e, ok := r.entries[held]; ok && e.Owner == application && e.State != plan.EntryOrphaned {
 			return true
 		}
@@ -163,7 +163,7 @@ func (r *registry) release(application, source string, seq uint64, keys []plan.K
 		if !ok || e.Owner != application {
 			continue
 		}
-		heir, key, ready := r.heir(application, k, e.Locator, names)
+		heir, key, ready := r.heir(application, k, r.locate(e), names)
 		switch {
 		case heir != "" && ready && r.occupied(key, e) != "":
 			wait[k] = r.occupied(key, e)
@@ -193,13 +193,13 @@ func (r *registry) behind(application, source string, seq uint64, names []string
 	return ""
 }
 
-func (r *registry) heir(application string, k plan.Key, address string, names []string) (name string, key plan.Key, ready bool) {
+func (r *registry) heir(application string, k plan.Key, at locator, names []string) (name string, key plan.Key, ready bool) {
 	for _, name := range names {
 		d := r.desires[name]
 		if name == application || d.state == nil {
 			continue
 		}
-		if key, _, ok := d.state.find(k, address); ok {
+		if key, _, ok := d.state.find(k, at.place, at.address); ok {
 			return name, key, d.ready
 		}
 	}

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,9 +32,13 @@ type registry struct {
 	owned     map[string]map[plan.Key]struct{}
 	left      map[string]map[plan.Key]struct{} // those of owned that were left behind
 	desires   map[string]desire
+	// places names, by target, the place that the target acts on.
+	places map[string]string
 }
 
-type locator struct{ target, address string }
+// locator is an address at a physical place: one thing in the world, whichever
+// target reaches it.
+type locator struct{ place, address string }
 
 func newRegistry(s store.Store, epoch uint64) *registry {
 	return &registry{
@@ -61,11 +66,56 @@ func (r *registry) load(ctx context.Context) error {
 	return nil
 }
 
+// place returns the place that a target acts on; the caller holds the lock.
+func (r *registry) place(target string) string {
+	if p, ok := r.places[target]; ok {
+		return p
+	}
+	return target
+}
+
+// placed is place for who does not hold the lock.
+func (r *registry) placed(target string) string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.place(target)
+}
+
+// locate returns where the object of a record is; the caller holds the lock.
+func (r *registry) locate(e plan.Entry) locator {
+	return locator{cmp.Or(e.Place, r.place(e.Key.Target)), e.Locator}
+}
+
+// setPlaces says which place each configured target acts on.
+func (r *registry) setPlaces(places map[string]string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.places = places
+	clear(r.byLocator)
+	for k, e := range r.entries {
+		r.byLocator[r.locate(e)] = k
+	}
+}
+
+// elsewhere returns the first record of a target whose place is another one.
+func (r *registry) elsewhere(target, place string) (plan.Entry, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var first plan.Entry
+	found := false
+	for k, e := range r.entries {
+		if k.Target == target && e.Place != "" && e.Place != place && (!found || k.Compare(first.Key) < 0) {
+			first, found = e, true
+		}
+	}
+	return first, found
+}
+
 // put and drop keep the indexes; the caller holds the lock.
 func (r *registry) put(e plan.Entry) {
 	r.drop(e.Key)
 	r.entries[e.Key] = e
-	r.byLocator[locator{e.Key.Target, e.Locator}] = e.Key
+	r.byLocator[r.locate(e)] = e.Key
 	add(r.owned, e.Owner, e.Key)
 	if e.State == plan.EntryOrphaned {
 		add(r.left, e.Owner, e.Key)
@@ -78,7 +128,7 @@ func (r *registry) drop(k plan.Key) {
 		return
 	}
 	delete(r.entries, k)
-	if at := (locator{k.Target, e.Locator}); r.byLocator[at] == k {
+	if at := r.locate(e); r.byLocator[at] == k {
 		delete(r.byLocator, at)
 	}
 	remove(r.owned, e.Owner, k)
@@ -115,7 +165,7 @@ func (r *registry) entry(application string, k plan.Key) (plan.Entry, bool) {
 func (r *registry) at(application, target, address string) (plan.Key, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	k, ok := r.byLocator[locator{target, address}]
+	k, ok := r.byLocator[locator{r.place(target), address}]
 	if !ok {
 		return plan.Key{}, false
 	}
@@ -127,7 +177,7 @@ func (r *registry) at(application, target, address string) (plan.Key, bool) {
 func (r *registry) ownerOf(application string, k plan.Key, address string) (owner string, held plan.Key) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	for _, held := range []plan.Key{k, r.byLocator[locator{k.Target, address}]} {
+	for _, held := range []plan.Key{k, r.byLocator[locator{r.place(k.Target), address}]} {
 		if e, ok := r.entries[held]; ok && e.Owner != application && e.State != plan.EntryOrphaned {
 			return e.Owner, held
 		}
@@ -200,7 +250,7 @@ func (r *registry) check(put []plan.Entry, drop []plan.Key) error {
 		if have, exists := r.entries[e.Key]; exists && have.Locator != e.Locator {
 			return fmt.Errorf("%s is on record at %s and would be lost there by a record at %s; give the object a new metadata.name", e.Key, have.Locator, e.Locator)
 		}
-		held, ok := r.byLocator[locator{e.Key.Target, e.Locator}]
+		held, ok := r.byLocator[r.locate(e)]
 		for _, k := range []plan.Key{e.Key, held} {
 			have, exists := r.entries[k]
 			if exists && have.Owner != e.Owner && have.State != plan.EntryOrphaned {
@@ -229,7 +279,7 @@ func (r *registry) commit(ctx context.Context, put []plan.Entry, drop []plan.Key
 		ops = append(ops, store.Op{Key: inventoryPrefix + k.String()})
 	}
 	for _, e := range put {
-		e.Epoch = r.epoch
+		e.Epoch, e.Place = r.epoch, r.locate(e).place
 		value, err := json.Marshal(e)
 		if err != nil {
 			return err
@@ -250,6 +300,7 @@ func (r *registry) commit(ctx context.Context, put []plan.Entry, drop []plan.Key
 		r.drop(k)
 	}
 	for _, e := range put {
+		e.Place = r.locate(e).place
 		r.put(e)
 	}
 	return nil

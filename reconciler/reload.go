@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/gitopsd/gitopsd/appliers"
@@ -17,6 +18,9 @@ func (m *Manager) carryOut(ctx context.Context, config Config) error {
 	}
 	next, err := m.openAll(ctx, config)
 	if err != nil {
+		return errors.Join(err, next.discard())
+	}
+	if err := m.checkPlaces(next); err != nil {
 		return errors.Join(err, next.discard())
 	}
 	apps, err := m.prepareApps(ctx, config, next)
@@ -35,6 +39,28 @@ func (m *Manager) checkTargets(config Config) error {
 		}
 	}
 	return nil
+}
+
+// checkPlaces refuses to turn a target that something was written through to
+// another place: what is there would be taken for gone.
+func (m *Manager) checkPlaces(next *opened) error {
+	for _, name := range slices.Sorted(maps.Keys(next.targets)) {
+		t := next.targets[name]
+		if e, found := m.registry.elsewhere(name, t.place); found {
+			return fmt.Errorf("target %s acts on %s now, and the inventory refers to what it wrote on %s (%s, for one); give the new place a target with another name, and remove this one once its objects are gone",
+				name, t.place, e.Place, e.Key)
+		}
+	}
+	return nil
+}
+
+// places returns the place of every target.
+func (o *opened) places() map[string]string {
+	out := make(map[string]string, len(o.targets))
+	for name, t := range o.targets {
+		out[name] = t.place
+	}
+	return out
 }
 
 // opened is a configuration that is open and not running yet.
@@ -191,6 +217,7 @@ func (m *Manager) swap(ctx context.Context, config Config, next *opened, apps []
 		m.running[a.Name] = a
 	}
 	m.mu.Unlock()
+	m.registry.setPlaces(next.places())
 	errs := m.leaveBehind(ctx, config)
 	for name, s := range oldSources {
 		if next.sources[name] != s {

@@ -89,7 +89,7 @@ func (r *round) place(state *desiredState) uint64 {
 // one desires: it declares it too, or has to hand it over.
 func (r *round) foreignClaim(owner string, held plan.Key, address string) string {
 	if d := r.m.registry.desire(owner); d.state != nil {
-		if _, theirs, ok := d.state.find(held, address); ok {
+		if _, theirs, ok := d.state.find(held, r.m.registry.placed(held.Target), address); ok {
 			return fmt.Sprintf("owned by application %s, which declares it at %s; keep one of them", owner, theirs.Source.Origin())
 		}
 		return fmt.Sprintf("AwaitingHandover: application %s does not want it any more and hands it over next", owner)
@@ -105,7 +105,7 @@ func (r *round) notTakenOver(state *desiredState, gone []plan.Key) []plan.Key {
 		if !ok {
 			return true
 		}
-		_, kept := state.locators.Get(locatorKey(k.Target, e.Locator))
+		_, kept := state.locators.Get(locatorKey(r.m.registry.placed(k.Target), e.Locator))
 		return kept
 	})
 }
@@ -124,7 +124,7 @@ func (r *round) input(state *desiredState) plan.Input {
 		},
 		ByLocator: func(target, address string) (plan.Key, bool) { return reg.at(name, target, address) },
 		DesiredAt: func(target, address string) []plan.Key {
-			if k, ok := state.locators.Get(locatorKey(target, address)); ok {
+			if k, ok := state.locators.Get(locatorKey(reg.placed(target), address)); ok {
 				return []plan.Key{k}
 			}
 			return nil

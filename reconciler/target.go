@@ -24,6 +24,7 @@ const observeChunk = 1000
 // safe for concurrent use.
 type target struct {
 	name    string
+	place   string // the physical place it acts on
 	digest  string
 	applier appliers.Applier
 	slots   chan struct{}
@@ -43,7 +44,7 @@ func newTarget(c TargetConfig, a appliers.Applier, o *Options) *target {
 		c.Timeout = 30 * time.Second
 	}
 	return &target{
-		name: c.Name, digest: c.Digest, applier: a,
+		name: c.Name, place: appliers.PlaceOf(a, c.Name), digest: c.Digest, applier: a,
 		slots: make(chan struct{}, c.Concurrency), timeout: c.Timeout,
 		breaker: breaker{now: o.Now}, metrics: o.Metrics, log: o.Log, now: o.Now,
 	}

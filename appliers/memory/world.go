@@ -17,6 +17,7 @@ import (
 // and lives inside a testing/synctest bubble as well as outside.
 type World struct {
 	mu      sync.Mutex
+	place   string            // see SetPlace
 	things  map[string]*thing // by locator
 	version uint64
 	epoch   uint64 // highest epoch that ever wrote

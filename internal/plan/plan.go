@@ -64,6 +64,9 @@ type Entry struct {
 	Key     Key    `json:"key"`
 	Owner   string `json:"owner"`
 	Locator string `json:"locator"`
+	// Place names the physical place that Locator is an address of, whichever
+	// target reaches it; "" in a record that does not say: then only its target does.
+	Place string `json:"place,omitempty"`
 	// State is EntryPending from before the first write until a success.
 	State EntryState `json:"state"`
 	// Applied is what was last written; nil while the first write is pending.
