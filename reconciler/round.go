@@ -160,6 +160,10 @@ func (r *round) restoreAccepted(ctx context.Context) {
 	defer r.m.renderSlot(ctx)()
 	state, _, err := r.app.pipe.next(ctx, tree, nil)
 	switch {
+	case errors.Is(err, appliers.ErrUndecided): // it will tell
+		r.out.stuck = true
+		r.out.message = fmt.Sprintf("the accepted revision %s: %v", shortRevision(r.record.Revision), err)
+		return
 	case errors.Is(err, errUnread):
 		r.out.stuck = true
 		r.out.message = fmt.Sprintf("the accepted revision %s: %v", shortRevision(r.record.Revision), errors.Join(err, r.m.mend(ctx, r.app.Source, r.record.Revision, err)))

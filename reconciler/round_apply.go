@@ -187,6 +187,9 @@ func (e *execution) ready(c *plan.Change) bool {
 }
 
 func (e *execution) mustWait(c *plan.Change) string {
+	if c.Action != plan.None && e.r.app.suspension() != nil {
+		return suspended(e.r.app.Name)
+	}
 	if e.r.superseded() && c.Action != plan.None {
 		return "a newer revision goes first"
 	}
@@ -199,6 +202,17 @@ func (e *execution) mustWait(c *plan.Change) string {
 		return "the prune waits: other objects of this round failed or are not complete"
 	}
 	return ""
+}
+
+// stop blocks what is left of a level when the application is suspended meanwhile.
+func (e *execution) stop(changes []*plan.Change) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, c := range changes {
+		if c.Action != plan.None {
+			c.Blocked, e.unmet[c.Key] = suspended(e.r.app.Name), "which waits"
+		}
+	}
 }
 
 // maxChain bounds the walk down a chain of dependencies.
@@ -252,6 +266,10 @@ func (r *round) applyTo(ctx context.Context, name string, changes []*plan.Change
 		chunk = max(1, len(changes))
 	}
 	for len(changes) > 0 {
+		if r.app.suspension() != nil {
+			e.stop(changes)
+			return worked
+		}
 		n := min(chunk, len(changes))
 		if r.applyChunk(ctx, t, changes[:n], e) {
 			worked = true

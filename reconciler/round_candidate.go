@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/plan"
 	"github.com/gitopsd/gitopsd/policies"
 )
@@ -31,7 +32,12 @@ func (r *round) considerCandidate(ctx context.Context) {
 		{PhaseApplying, r.acceptCandidate},
 	} {
 		r.phase(step.phase)
-		if err := step.do(ctx, cand); err != nil {
+		err := step.do(ctx, cand)
+		if ctx.Err() != nil && (r.candidate == nil || r.accepted != r.candidate) { // told to end, which says nothing about the revision
+			err, r.out.retry = ctx.Err(), true
+			cand.State, cand.Denied, cand.Gates, cand.Digest = CandidatePending, nil, nil, ""
+		}
+		if err != nil {
 			r.candidate = nil
 			cand.Reason = err.Error()
 			if why := r.unaccepted(); why != "" {
@@ -74,6 +80,9 @@ func (r *round) renderCandidate(ctx context.Context, cand *Candidate) error {
 	}
 	if errors.Is(err, errUnread) {
 		return errors.Join(err, r.m.mend(ctx, r.app.Source, r.head.revision, err)) // pending: tried again
+	}
+	if errors.Is(err, appliers.ErrUndecided) {
+		return err // pending: it says nothing about the revision
 	}
 	if err != nil {
 		return r.refuse(cand, err)

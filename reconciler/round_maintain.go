@@ -42,7 +42,7 @@ func (r *round) restrain(ctx context.Context, p *plan.Plan) {
 	switch {
 	case r.suspended:
 		block(p, func(*plan.Change) string {
-			return fmt.Sprintf("suspended; let it go on with: gitopsd resume %s", r.app.Name)
+			return suspended(r.app.Name)
 		})
 		return
 	case r.policy.policy == nil && r.policy.err != nil:
@@ -66,6 +66,10 @@ func (r *round) restrain(ctx context.Context, p *plan.Plan) {
 		}
 		return ""
 	})
+}
+
+func suspended(application string) string {
+	return fmt.Sprintf("suspended; let it go on with: gitopsd resume %s", application)
 }
 
 // holdDeletes blocks deletes that need an approval nobody has given.

@@ -21,6 +21,8 @@ type rules struct {
 	loadErr error // of loading
 	asked   int
 	source  string // of the policy set
+	// wrap, when set, makes another policy of the loaded one.
+	wrap func(*loaded) policies.Policy
 }
 
 func (r *rules) set(digest string, change func(*rules)) {
@@ -45,7 +47,11 @@ func (r *rules) config() PolicySetConfig {
 		if r.loadErr != nil {
 			return nil, r.loadErr
 		}
-		return &loaded{rules: r, digest: r.digest, object: r.object, change: r.change}, nil
+		l := &loaded{rules: r, digest: r.digest, object: r.object, change: r.change}
+		if r.wrap != nil {
+			return r.wrap(l), nil
+		}
+		return l, nil
 	}}
 }
 

@@ -145,16 +145,15 @@ func (s *source) delay() time.Duration {
 // poll asks for the ref and, only when it moved, fetches and checks the new
 // revision. Whatever fails, the head stays where it is.
 func (s *source) poll(ctx context.Context) error {
-	select {
-	case s.polling <- struct{}{}:
-		defer func() { <-s.polling }()
-	case <-ctx.Done():
-		return fmt.Errorf("source %s: another poll is under way: %w", s.Name, ctx.Err())
+	free, err := s.turn(ctx)
+	if err != nil {
+		return err
 	}
+	defer free()
 	start := s.opts.Now()
 	limited, cancel := context.WithTimeout(ctx, s.timeout())
 	var moved bool
-	err := contained(func() (err error) {
+	err = contained(func() (err error) {
 		moved, err = s.pollOnce(limited)
 		return err
 	})
@@ -178,6 +177,17 @@ func (s *source) poll(ctx context.Context) error {
 	s.mu.Unlock()
 	s.advance(ctx, s, changed)
 	return err
+}
+
+// turn waits until no poll is under way and returns the function that lets the
+// next one begin. Only who has the turn writes the record.
+func (s *source) turn(ctx context.Context) (free func(), err error) {
+	select {
+	case s.polling <- struct{}{}:
+		return func() { <-s.polling }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("source %s: another poll is under way: %w", s.Name, ctx.Err())
+	}
 }
 
 func (s *source) timeout() time.Duration {
@@ -287,8 +297,14 @@ func (s *source) save(ctx context.Context, rec sourceRecord) error {
 }
 
 // accept allows the refused revision, or the named one, to replace the head although
-// it does not descend from it.
+// it does not descend from it. It waits for a poll under way, which may save a
+// newer record.
 func (s *source) accept(ctx context.Context, revision string) (string, error) {
+	free, err := s.turn(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer free()
 	s.mu.Lock()
 	rec, refused := s.record, s.rewrite
 	s.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/plan"
 )
 
@@ -77,8 +78,8 @@ func (m *Manager) refreshPolicy(ctx context.Context, set *policySet) (changed bo
 	return changed
 }
 
-// notReady says why an application that others depend on is not in step with
-// revision seq of a source, or "". What it accepted counts only once its status
+// notReady says why an application that others depend on is not healthy and in
+// step with revision seq of a source, or "". What it accepted counts only once its status
 // tells of it: before that, it is being applied.
 func (m *Manager) notReady(name, source string, seq uint64) string {
 	a, err := m.app(name)
@@ -101,6 +102,9 @@ func (m *Manager) notReady(name, source string, seq uint64) string {
 	if s.Sync != Synced {
 		return fmt.Sprintf("it is %s: %s", s.Sync, s.Message)
 	}
+	if s.Health != appliers.Healthy {
+		return fmt.Sprintf("it is %s", s.Health)
+	}
 	return ""
 }
 
@@ -108,7 +112,7 @@ func (m *Manager) notReady(name, source string, seq uint64) string {
 // waited for it.
 func (m *Manager) published(a *app, old, now *Status) {
 	m.opts.Metrics.status(now)
-	ready := old.Sync != now.Sync || old.Revision != now.Revision
+	ready := old.Sync != now.Sync || old.Health != now.Health || old.Revision != now.Revision
 	wishes := old.wishes != now.wishes
 	if ready || wishes {
 		m.mu.RLock()
