@@ -9,11 +9,14 @@ package file
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/manifest"
@@ -101,6 +104,22 @@ func (a *Applier) Resolve(obj *manifest.Object) (appliers.Resolved, error) {
 	}
 	resolved, err := s.object(obj, a.env.Sealer)
 	return appliers.Resolved{Object: resolved, Locator: s.path}, err
+}
+
+// Check reports the roots that cannot be used as things are now. It writes
+// nothing, and does not tell whether a root is the one that was written to
+// before.
+func (a *Applier) Check() error {
+	var errs []error
+	for _, r := range a.roots {
+		fd, err := r.openDir()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		unix.Close(fd)
+	}
+	return errors.Join(errs...)
 }
 
 // lock takes the right to write, or gives up when ctx ends.

@@ -77,12 +77,9 @@ func hasOpenat2() bool {
 // open opens a root and makes sure that it is the one that was written to
 // before: a file system that is not mounted must not look like an empty one.
 func (a *Applier) open(ctx context.Context, r *root) (*tree, error) {
-	fd, err := r.step(unix.AT_FDCWD, r.path, unix.O_PATH|unix.O_DIRECTORY, true)
-	if errors.Is(err, unix.ELOOP) {
-		return nil, appliers.WithClass(appliers.Wait, fmt.Errorf("%w: %s goes through a symbolic link; list its real path", ErrRoot, r.path))
-	}
+	fd, err := r.openDir()
 	if err != nil {
-		return nil, withClass(fmt.Errorf("%w: %s: %w", ErrRoot, r.path, err))
+		return nil, err
 	}
 	t := &tree{a: a, root: r, fd: fd, lastFD: -1}
 	if err := t.identify(ctx); err != nil {
@@ -90,6 +87,20 @@ func (a *Applier) open(ctx context.Context, r *root) (*tree, error) {
 		return nil, err
 	}
 	return t, nil
+}
+
+// openDir opens the directory of a root. The caller closes it.
+func (r *root) openDir() (fd int, err error) {
+	fd, err = r.step(unix.AT_FDCWD, r.path, unix.O_PATH|unix.O_DIRECTORY, true)
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return -1, appliers.WithClass(appliers.Wait, fmt.Errorf("%w: %s goes through a symbolic link; list its real path", ErrRoot, r.path))
+	case errors.Is(err, unix.ENOENT):
+		return -1, withClass(fmt.Errorf("%w: %s: %w; make the directory, or mount what belongs there", ErrRoot, r.path, err))
+	case err != nil:
+		return -1, withClass(fmt.Errorf("%w: %s: %w", ErrRoot, r.path, err))
+	}
+	return fd, nil
 }
 
 func (t *tree) close() {

@@ -76,9 +76,30 @@ func (c *cli) lookAndAsk(ctx context.Context, app string) (string, error) {
 	}
 	c.statusDetails(c.out, res.Applications[0])
 	fmt.Fprint(c.out, "Approve these changes? [y/N] ")
-	answer, err := bufio.NewReader(c.in).ReadString('\n')
-	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "y") {
-		return "", errors.New("not approved")
+	answer, err := c.readLine(ctx)
+	if err != nil {
+		return "", err
+	}
+	if !strings.EqualFold(strings.TrimSpace(answer), "y") {
+		return "", hinted(errors.New("not approved"), "nothing was changed; the plan goes on waiting")
 	}
 	return candidate.Digest, nil
+}
+
+// readLine reads one line of the terminal; the end of the input is an empty
+// answer. An interrupt ends it: the read itself cannot be interrupted, and is
+// left behind in a process that is about to end.
+func (c *cli) readLine(ctx context.Context) (string, error) {
+	line := make(chan string, 1)
+	go func() {
+		text, _ := bufio.NewReader(c.in).ReadString('\n')
+		line <- text
+	}()
+	select {
+	case text := <-line:
+		return text, nil
+	case <-ctx.Done():
+		fmt.Fprintln(c.out)
+		return "", ctx.Err()
+	}
 }

@@ -32,6 +32,9 @@ func (c *cli) auditQueryCommand() *cobra.Command {
 		Short: "List audit records, newest first",
 		Args:  arguments(0, 0, "[--app APP] [--kind KIND]"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkLimit(limit); err != nil {
+				return err
+			}
 			req.Limit = limit
 			res, err := ask(cmd.Context(), c, (*api.Client).QueryAudit, req)
 			if err != nil {
@@ -39,6 +42,10 @@ func (c *cli) auditQueryCommand() *cobra.Command {
 			}
 			if format != "table" {
 				return printMessage(c.out, format, res)
+			}
+			if len(res.Records) == 0 {
+				fmt.Fprintln(c.out, "no such record")
+				return nil
 			}
 			t := &table{}
 			t.header("SEQ", "AT", "KIND", "APPLICATION", "BY", "MESSAGE")

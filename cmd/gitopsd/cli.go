@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -48,9 +50,6 @@ func execute(ctx context.Context, s streams, args []string) int {
 	c := &cli{streams: s}
 	root := c.rootCommand()
 	root.SetArgs(args)
-	root.SetIn(s.in)
-	root.SetOut(s.out)
-	root.SetErr(s.err)
 	if err := root.ExecuteContext(ctx); err != nil {
 		return c.fail(err)
 	}
@@ -64,12 +63,18 @@ func (c *cli) rootCommand() *cobra.Command {
 		Long: "gitopsd pulls declarative YAML from Git, refuses what policies deny, shows and applies the difference,\n" +
 			"and heals what drifts. Most commands speak to the running daemon through its socket; run, validate,\n" +
 			"policy, init and doctor need none.",
+		Version:                    version,
 		SuggestionsMinimumDistance: 2,
 		SilenceUsage:               true,
 		SilenceErrors:              true,
 		Args:                       c.unknownCommand,
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	// Before the helpers are added: they keep what they find.
+	root.SetIn(c.in)
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	root.SetVersionTemplate(versionText() + "\n")
 	root.PersistentFlags().StringVar(&c.socket, "socket", "", "socket of the daemon (default: $GITOPSD_SOCKET, or for a user $XDG_RUNTIME_DIR/gitopsd.sock, or "+systemSocket+")")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return hinted(err, "%s --help lists the flags", cmd.CommandPath())
@@ -90,7 +95,31 @@ func (c *cli) rootCommand() *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
+	c.strictHelpers(root)
 	return root
+}
+
+// strictHelpers makes the commands that cobra brings refuse what they do not
+// know; by themselves they would print a help text and succeed.
+func (c *cli) strictHelpers(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "completion":
+			cmd.Args = c.unknownSubcommand
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		case "help":
+			cmd.Run, cmd.RunE = nil, func(_ *cobra.Command, args []string) error {
+				about, rest, err := root.Find(args)
+				if err != nil || len(rest) > 0 {
+					return hinted(fmt.Errorf("there is no command %q", strings.Join(args, " ")), "gitopsd --help lists the commands")
+				}
+				about.InitDefaultHelpFlag()
+				return about.Help()
+			}
+		}
+	}
 }
 
 // The groups of commands in the help text.
@@ -114,15 +143,33 @@ func (c *cli) unknownCommand(cmd *cobra.Command, args []string) error {
 // arguments holds a command to a number of arguments.
 func arguments(least, most int, usage string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) < least || (most >= 0 && len(args) > most) {
-			return hinted(fmt.Errorf("wrong number of arguments: %d", len(args)), "usage: %s %s", cmd.CommandPath(), usage)
+		var err error
+		switch {
+		case len(args) < least:
+			err = fmt.Errorf("%s is missing", strings.Join(strings.Fields(usage)[len(args):], " and "))
+		case most == 0 && len(args) > 0:
+			err = fmt.Errorf("%s takes no argument, and got %q", cmd.CommandPath(), args[0])
+		case most >= 0 && len(args) > most:
+			err = fmt.Errorf("%q is one argument too many", args[most])
+		default:
+			return nil
 		}
-		return nil
+		return hinted(err, "usage: %s", strings.TrimSpace(cmd.CommandPath()+" "+usage))
 	}
 }
 
 // client connects to the daemon. The caller closes it.
-func (c *cli) client(ctx context.Context) (*api.Client, error) { return api.Dial(ctx, c.socketPath()) }
+func (c *cli) client(ctx context.Context) (*api.Client, error) {
+	path := c.socketPath()
+	client, err := api.Dial(ctx, path)
+	if c.socket == "" && c.getenv("GITOPSD_SOCKET") == "" && path != systemSocket && errors.Is(err, fs.ErrNotExist) {
+		// The user has no daemon; the host may have one.
+		if host, hostErr := api.Dial(ctx, systemSocket); hostErr == nil || !errors.Is(hostErr, fs.ErrNotExist) {
+			return host, hostErr
+		}
+	}
+	return client, err
+}
 
 // socketPath is --socket or its default.
 func (c *cli) socketPath() string {

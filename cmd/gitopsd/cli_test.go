@@ -7,6 +7,7 @@ import (
 	"encoding/xml"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -208,6 +209,27 @@ func TestApproveAsks(t *testing.T) {
 	}
 }
 
+// TestApproveInterrupted: an interrupt ends the question, although nobody answers.
+func TestApproveInterrupted(t *testing.T) {
+	b := apitest.Sample()
+	socket := apitest.Serve(t, b, approvers())
+	in, answer := io.Pipe()
+	defer answer.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var out, errOut lockedBuffer
+	code := make(chan int, 1)
+	go func() {
+		s := streams{in: in, inTerminal: true, out: &out, err: &errOut, getenv: func(string) string { return "" }, now: apitest.Now}
+		code <- execute(ctx, s, []string{"approve", "held", "--why", "x", "--socket", socket})
+	}()
+	waitFor(t, "the question", func() bool { return strings.Contains(out.String(), "[y/N]") })
+	cancel()
+	if got := <-code; got != exitInterrupts || len(b.Calls()) != 0 {
+		t.Errorf("exit %d, calls %v: %s", got, b.Calls(), errOut.String())
+	}
+}
+
 // TestErrorsGolden: an error is one line, a hint another, and a stable exit code.
 func TestErrorsGolden(t *testing.T) {
 	b := apitest.Sample()
@@ -216,7 +238,13 @@ func TestErrorsGolden(t *testing.T) {
 	s.run("nonsense")
 	s.run("status", "--nonsense")
 	s.run("history")
+	s.run("get", "web", "motd", "more")
+	s.run("version", "more")
+	s.run("history", "web", "-n", "0")
 	s.run("policy", "tset")
+	s.run("completion", "tcsh")
+	s.run("help", "nonsense")
+	s.run("help", "policy", "test")
 	s.socket = filepath.Join(t.TempDir(), "none")
 	s.hide = strings.NewReplacer(s.socket, "NONE")
 	s.run("status")

@@ -126,6 +126,9 @@ func (d *daemon) openState(ctx context.Context) (db store.Store, err error) {
 	}
 	path := filepath.Join(d.stateDir, "gitopsd.db")
 	db, err = bolt.Open(path, bolt.Options{})
+	if errors.Is(err, bolt.ErrLocked) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w; nothing was changed (a damaged file can be moved aside: what it held is found again in Git and on the targets)", err)
 	}

@@ -86,7 +86,7 @@ func planColor(line string) color {
 		return green
 	case strings.HasPrefix(line, "-"), strings.HasPrefix(line, "!"):
 		return red
-	case strings.HasPrefix(line, "~"), strings.HasPrefix(line, "Needs approval"):
+	case strings.HasPrefix(line, "~"), strings.HasPrefix(line, "? "), strings.HasPrefix(line, "Needs approval"):
 		return yellow
 	case strings.HasPrefix(line, "@@"):
 		return cyan

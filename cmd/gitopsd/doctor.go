@@ -14,9 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	pb "github.com/gitopsd/gitopsd/api/gitopsd/v1alpha1"
+	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/api"
 	"github.com/gitopsd/gitopsd/internal/config"
 	"github.com/gitopsd/gitopsd/internal/effect"
+	"github.com/gitopsd/gitopsd/sources"
 )
 
 // The words of a diagnosis.
@@ -92,13 +94,10 @@ func (d *doctor) config(ctx context.Context, path string, timeout time.Duration)
 	what := "configuration " + path
 	cfg, err := config.LoadPath(path)
 	if err != nil {
-		d.say(checkFail, what, err.Error(), "the daemon would not start with it; gitopsd validate --config checks it again")
+		d.say(checkFail, what, strings.TrimPrefix(err.Error(), "configuration: "), "a daemon would not start with it, and a running one keeps the one it has")
 		return
 	}
-	d.say(checkOK, what, strings.Join([]string{
-		plural(len(cfg.Sources), "source"), plural(len(cfg.PolicySets), "policy set"),
-		plural(len(cfg.Targets), "target"), plural(len(cfg.Applications), "application"),
-	}, ", "), "")
+	d.say(checkOK, what, configSummary(cfg), "")
 	d.writable(what, path)
 	for _, s := range cfg.Sources {
 		if d.credentials(ctx, s) {
@@ -108,14 +107,45 @@ func (d *doctor) config(ctx context.Context, path string, timeout time.Duration)
 	for _, p := range cfg.PolicySets {
 		if p.Spec.Source == nil {
 			_, err := loadPolicySet(ctx, p)
-			d.verdict("policy set "+p.Name, err, "compiles", "gitopsd policy test runs its tests")
+			d.verdict("policy set "+p.Name, err, "compiles", "correct the PolicySet at "+p.Origin.String()+" or its files")
 		}
 	}
-	if _, err := openTargets(cfg); err != nil {
-		d.say(checkFail, "targets", err.Error(), "see the documentation of the target's kind")
-	} else {
-		d.say(checkOK, "targets", "their sections are valid", "")
+	for _, t := range cfg.Targets {
+		d.target(t)
 	}
+}
+
+func configSummary(cfg *config.Config) string {
+	return strings.Join([]string{
+		plural(len(cfg.Sources), "source"), plural(len(cfg.PolicySets), "policy set"),
+		plural(len(cfg.Targets), "target"), plural(len(cfg.Applications), "application"),
+	}, ", ")
+}
+
+// target asks a target what it can say about itself without being written to.
+func (d *doctor) target(t config.Target) {
+	what := "target " + t.Name
+	applier, err := openTarget(t)
+	if err != nil {
+		d.say(checkFail, what, untitled(err, what), "correct its section in the configuration")
+		return
+	}
+	if checker, ok := appliers.Ability[interface{ Check() error }](applier); ok {
+		if err := checker.Check(); err != nil {
+			d.say(checkWarn, what, err.Error(), "until then its objects are neither changed nor pruned")
+			return
+		}
+	}
+	d.say(checkOK, what, "can be used", "")
+}
+
+// untitled is the text of err without the name that stands before it already.
+func untitled(err error, names ...string) string {
+	text := err.Error()
+	for _, name := range names {
+		text = strings.TrimPrefix(text, name+": ")
+	}
+	return text
 }
 
 // writable warns when others could change a file.
@@ -181,7 +211,7 @@ func (d *doctor) source(ctx context.Context, s config.Source, timeout time.Durat
 	defer cancel()
 	src, err := w.source(s).Open()
 	if err != nil {
-		d.say(checkFail, what, err.Error(), "correct the source's configuration")
+		d.say(checkFail, what, untitled(err, what), "correct the source's configuration")
 		return
 	}
 	_, revision, err := src.Resolve(ctx)
@@ -190,7 +220,25 @@ func (d *doctor) source(ctx context.Context, s config.Source, timeout time.Durat
 		d.say(checkOK, what, "pinned to "+short(revision)+", nothing to ask for", "")
 		return
 	}
-	d.verdict(what, err, "answers, at "+short(revision), "check address, network, certificate and credentials")
+	if err != nil {
+		d.say(checkFail, what, untitled(err, what), sourceHint(s, err))
+		return
+	}
+	d.say(checkOK, what, "answers, at "+short(revision), "")
+}
+
+// sourceHint is what to look at when a source does not answer.
+func sourceHint(s config.Source, err error) string {
+	switch {
+	case s.Spec.Dir != nil:
+		return "make the directory, or correct spec.dir.path"
+	case errors.Is(err, sources.ErrRefNotFound):
+		return "correct spec.git, or push the branch or tag again"
+	case strings.HasPrefix(s.Spec.Git.URL, "file:"):
+		return "correct spec.git.url; it names the folder of a repository, with or without .git"
+	default:
+		return "check address, network, certificate and credentials"
+	}
 }
 
 func (d *doctor) state(dir string) {
@@ -222,6 +270,10 @@ func (d *doctor) daemon(ctx context.Context, timeout time.Duration) {
 		state := checkFail
 		if code == exitNoDaemon {
 			state = checkWarn // it may not have been started yet
+		}
+		var dial *api.DialError
+		if errors.As(err, &dial) { // its text names the socket again
+			message = dial.Err.Error()
 		}
 		d.say(state, what, message, hint)
 		return

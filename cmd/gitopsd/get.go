@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -74,7 +75,18 @@ func (c *cli) printObject(o *pb.GetObjectResponse) {
 			fmt.Fprintf(c.out, "%-10s %s\n", line[0]+":", safe(line[1]))
 		}
 	}
-	if len(o.Fields) == 0 {
+	if o.DesiredJson != "" {
+		var text strings.Builder
+		if err := printYAML(&text, []byte(o.DesiredJson)); err == nil {
+			fmt.Fprintln(c.out, "desired:")
+			block(c.out, "  ", text.String())
+		}
+	}
+	switch {
+	case o.Presence == "Unknown":
+		fmt.Fprintln(c.out, "whether it differs is not known")
+		return
+	case len(o.Fields) == 0:
 		fmt.Fprintln(c.out, "no difference")
 		return
 	}

@@ -20,6 +20,9 @@ func (c *cli) historyCommand() *cobra.Command {
 		Args:              arguments(1, 1, "APP"),
 		ValidArgsFunction: c.applicationNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkLimit(limit); err != nil {
+				return err
+			}
 			res, err := ask(cmd.Context(), c, (*api.Client).GetHistory, &pb.GetHistoryRequest{Application: args[0], Limit: limit})
 			if err != nil {
 				return err
@@ -32,7 +35,7 @@ func (c *cli) historyCommand() *cobra.Command {
 				return nil
 			}
 			t := &table{}
-			t.header("SEQ", "REVISION", "OUTCOME", "STARTED", "TOOK", "CHANGES", "APPROVED BY", "COMMIT")
+			t.header("SEQ", "REVISION", "OUTCOME", "STARTED", "TOOK", "CHANGES", "APPROVED BY", "MESSAGE")
 			for _, e := range res.Entries {
 				t.row(cell{text: fmt.Sprint(e.Seq)}, cell{text: short(e.Revision)}, cell{e.Outcome, outcomeColor(e.Outcome)},
 					cell{text: stampText(e.Started.AsTime())}, cell{text: e.Finished.AsTime().Sub(e.Started.AsTime()).Round(time.Millisecond).String()},
@@ -45,6 +48,14 @@ func (c *cli) historyCommand() *cobra.Command {
 	formatFlag(cmd, &format, "table", "json", "yaml")
 	cmd.Flags().Int32VarP(&limit, "limit", "n", 20, "at most so many, newest first")
 	return cmd
+}
+
+// checkLimit refuses 0, which the daemon would take for its default.
+func checkLimit(limit int32) error {
+	if limit < 1 {
+		return hinted(fmt.Errorf("--limit %d shows nothing", limit), "give the number of lines to show, as in -n 20")
+	}
+	return nil
 }
 
 func outcomeColor(outcome string) color {

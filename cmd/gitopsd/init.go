@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"embed"
 	"errors"
 	"fmt"
@@ -20,7 +21,8 @@ func (c *cli) initCommand() *cobra.Command {
 		Use:   "init [DIR]",
 		Short: "Write an example configuration to start from",
 		Long: "Write a commented gitopsd.yaml, an example manifest and an example policy with its test into DIR (default: the\n" +
-			"current directory). Nothing that exists is overwritten.",
+			"current directory), and make a folder there that stands for the host: what was written runs as it is. Nothing\n" +
+			"that exists is overwritten.",
 		Args: arguments(0, 1, "[DIR]"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			dir := "."
@@ -34,6 +36,10 @@ func (c *cli) initCommand() *cobra.Command {
 
 func (c *cli) writeSkeleton(dir string) error {
 	files, err := fs.Sub(skeleton, "skeleton")
+	if err != nil {
+		return err
+	}
+	trial, err := filepath.Abs(filepath.Join(dir, "host"))
 	if err != nil {
 		return err
 	}
@@ -59,16 +65,25 @@ func (c *cli) writeSkeleton(dir string) error {
 		if err != nil {
 			return err
 		}
+		data = bytes.ReplaceAll(data, []byte(trialPlaceholder), []byte(trial))
 		if err := writeNew(filepath.Join(dir, name), data); err != nil {
 			return err
 		}
 		fmt.Fprintf(c.out, "wrote %s\n", safe(filepath.Join(dir, name)))
 	}
+	if err := os.MkdirAll(filepath.Join(trial, "etc"), 0o755); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.out, "made %s, which stands for the host\n", safe(filepath.Join(dir, "host")))
 	config := filepath.Join(dir, "gitopsd.yaml")
-	fmt.Fprintf(c.out, "\nnext: gitopsd validate %s --config %s\nthen: gitopsd run --config %s\n",
+	fmt.Fprintf(c.out, "\nnext: gitopsd validate %s --config %s\nthen: gitopsd run --config %s\nand:  gitopsd status\n",
 		safe(filepath.Join(dir, "manifests")), safe(config), safe(config))
 	return nil
 }
+
+// trialPlaceholder stands in the example for the absolute path of the folder
+// that plays the host.
+const trialPlaceholder = "/path/to/host"
 
 // writeNew makes a file and its directory, and fails when there is one already.
 func writeNew(path string, data []byte) error {

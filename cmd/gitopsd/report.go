@@ -59,6 +59,8 @@ type checked struct {
 type report struct {
 	Findings []finding `json:"findings"`
 	Objects  []checked `json:"objects"`
+
+	checkedConfig string // what a configuration holds, when nothing else was checked
 }
 
 func (r *report) add(f finding) { r.Findings = append(r.Findings, f) }
@@ -143,7 +145,7 @@ func (r *report) text(c *cli) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(c.out, "%s, %s, %s\n", plural(len(r.Objects), "object"), plural(r.count(levelError), "error"), plural(r.count(levelWarning), "warning"))
+	_, err := fmt.Fprintf(c.out, "%s, %s, %s\n", cmp.Or(r.checkedConfig, plural(len(r.Objects), "object")), plural(r.count(levelError), "error"), plural(r.count(levelWarning), "warning"))
 	return err
 }
 

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
 
@@ -47,7 +46,10 @@ func (c *cli) statusCommand() *cobra.Command {
 			if f.exitCode {
 				c.code = statusCode(res.Applications)
 			}
-			return c.printStatus(&f, res, res.Applications)
+			if err := c.printStatus(&f, res, res.Applications); err != nil {
+				return err
+			}
+			return c.warnOfConfig(cmd.Context())
 		},
 	}
 	formatFlag(cmd, &f.format, "table", "wide", "json", "yaml")
@@ -55,6 +57,19 @@ func (c *cli) statusCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&f.diff, "diff", false, "list drifted fields, failures, gates and denials too")
 	cmd.Flags().BoolVar(&f.exitCode, "exit-code", false, "tell the state by the exit code: 0 in sync, 2 drift or out of sync, 3 stale")
 	return cmd
+}
+
+// warnOfConfig says, apart from the table, that the daemon does not run the
+// configuration that is written down.
+func (c *cli) warnOfConfig(ctx context.Context) error {
+	info, err := ask(ctx, c, (*api.Client).Info, &pb.InfoRequest{})
+	if err != nil || info.ConfigError == "" {
+		return err
+	}
+	first, _, _ := strings.Cut(info.ConfigError, "\n")
+	fmt.Fprintf(c.err, "%s the newest configuration was refused, and an older one runs: %s\n%s gitopsd doctor shows all of it\n",
+		c.errPaint(yellow, "warning:"), safe(first), c.errPaint(cyan, "hint:"))
+	return nil
 }
 
 // statusCode is the exit code of the worst application.
@@ -158,7 +173,9 @@ func (c *cli) statusDetails(w io.Writer, a *pb.ApplicationStatus) {
 	}
 	if k := a.Candidate; k != nil {
 		fmt.Fprintf(&b, "  candidate %s is %s:\n", safe(short(k.Revision)), safe(k.State))
-		block(&b, "    | ", k.Reason)
+		if !repeated(k) {
+			block(&b, "    | ", k.Reason)
+		}
 		for _, d := range k.Denied {
 			fmt.Fprintf(&b, "    denied by %s: %s\n", safe(d.Rule), safe(d.Msg))
 		}
@@ -189,6 +206,22 @@ func (c *cli) statusDetails(w io.Writer, a *pb.ApplicationStatus) {
 	}
 }
 
+// repeated reports that the reason of a candidate says only what its denials and
+// gates say.
+func repeated(k *pb.Candidate) bool {
+	for _, d := range k.Denied {
+		if strings.Contains(k.Reason, d.Msg) {
+			return true
+		}
+	}
+	for _, g := range k.Gates {
+		if strings.Contains(k.Reason, g.Message) {
+			return true
+		}
+	}
+	return false
+}
+
 func (c *cli) driftNote(d *pb.DriftedField) string {
 	note := safe(d.Mode)
 	if d.FirstSeen != nil {
@@ -212,67 +245,4 @@ func jsonValue(s string) string {
 		return "(absent)"
 	}
 	return safe(string(escapeJSON([]byte(s))))
-}
-
-func (c *cli) watchStatus(ctx context.Context, f *statusFlags) error {
-	client, err := c.client(ctx)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	stream, err := client.WatchStatus(ctx, connect.NewRequest(&pb.WatchStatusRequest{Applications: f.applications}))
-	if err != nil {
-		return err
-	}
-	defer stream.Close()
-	for stream.Receive() {
-		if err := c.showChange(f, stream.Msg()); err != nil {
-			return err
-		}
-	}
-	if ctx.Err() != nil {
-		return nil // interrupting is how a watch ends
-	}
-	if err := stream.Err(); err != nil {
-		return err
-	}
-	return hinted(fmt.Errorf("the daemon ended the stream"), "it may be restarting; run the command again")
-}
-
-// showChange shows one message of the stream: a screen for a person, a line for
-// each changed application for a pipe, a document for json and yaml.
-func (c *cli) showChange(f *statusFlags, m *pb.WatchStatusResponse) error {
-	switch {
-	case f.format == "json":
-		return printMessage(c.out, "jsonl", m)
-	case f.format == "yaml":
-		if _, err := io.WriteString(c.out, "---\n"); err != nil {
-			return err
-		}
-		return printMessage(c.out, "yaml", m)
-	case c.outTerminal:
-		if _, err := io.WriteString(c.out, "\x1b[H\x1b[2J"); err != nil {
-			return err
-		}
-		return c.printStatus(f, m, m.Applications)
-	}
-	if f.previous == nil {
-		f.previous = map[string]*pb.ApplicationStatus{}
-	}
-	for _, a := range m.Applications {
-		if before := f.previous[a.Application]; before != nil && sameShown(before, a) {
-			continue
-		}
-		f.previous[a.Application] = a
-		if _, err := fmt.Fprintf(c.out, "%s %s %s %s %s drift=%d %s\n", c.now().UTC().Format(time.RFC3339), safe(a.Application),
-			safe(a.Sync), safe(a.Health), safe(short(a.Revision)), a.GetObjects().GetDrifted(), safe(a.Message)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func sameShown(a, b *pb.ApplicationStatus) bool {
-	return a.Sync == b.Sync && a.Health == b.Health && a.Revision == b.Revision && a.Message == b.Message &&
-		a.GetObjects().GetDrifted() == b.GetObjects().GetDrifted()
 }

@@ -132,7 +132,7 @@ func age(d time.Duration) string {
 // short cuts a commit ID to the length that people read.
 func short(revision string) string {
 	if len(revision) >= 40 && strings.Trim(revision, "0123456789abcdef") == "" {
-		return revision[:10]
+		return revision[:12]
 	}
 	return revision
 }

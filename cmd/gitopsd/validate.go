@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,7 +21,7 @@ import (
 type validateFlags struct {
 	config, source      string
 	policies, libraries []string
-	namespaces          []string
+	namespaces, data    []string
 	variables           []string
 	format              string
 	failOnWarn          bool
@@ -62,6 +63,7 @@ func (c *cli) validateCommand() *cobra.Command {
 	cmd.Flags().StringArrayVar(&f.policies, "policy", nil, "directory of Rego policies and data to judge by (may be repeated)")
 	cmd.Flags().StringArrayVar(&f.libraries, "library", nil, "policy of the library to judge by (may be repeated)")
 	cmd.Flags().StringArrayVar(&f.namespaces, "namespace", nil, "Rego package whose rules judge, for --policy (may be repeated; default: all)")
+	cmd.Flags().StringArrayVar(&f.data, "data", nil, "YAML or JSON file with data for --policy and --library, as data of a PolicySet (may be repeated)")
 	cmd.Flags().StringArrayVar(&f.variables, "var", nil, "variable for templates, as in workers=4 (may be repeated; not with --config)")
 	cmd.Flags().BoolVar(&f.failOnWarn, "fail-on-warn", false, "count warnings as errors in the exit code")
 	return cmd
@@ -132,9 +134,13 @@ func parseVariables(list []string) (map[string]any, error) {
 // flagPolicies loads what --policy and --library name.
 func (f *validateFlags) flagPolicies(ctx context.Context) ([]policies.Policy, error) {
 	var out []policies.Policy
+	data, err := readData(f.data)
+	if err != nil {
+		return nil, err
+	}
 	for _, dir := range f.policies {
 		p, err := loadPolicySet(ctx, config.PolicySet{
-			Meta: config.Meta{Name: dir}, Spec: config.PolicySetSpec{Dir: dir, Namespaces: f.namespaces},
+			Meta: config.Meta{Name: dir}, Spec: config.PolicySetSpec{Dir: dir, Namespaces: f.namespaces, Data: data},
 		})
 		if err != nil {
 			return nil, err
@@ -143,12 +149,35 @@ func (f *validateFlags) flagPolicies(ctx context.Context) ([]policies.Policy, er
 	}
 	if len(f.libraries) > 0 {
 		p, err := loadPolicySet(ctx, config.PolicySet{
-			Meta: config.Meta{Name: "library", Origin: manifest.Origin{Path: "--library"}}, Spec: config.PolicySetSpec{Library: f.libraries},
+			Meta: config.Meta{Name: "library", Origin: manifest.Origin{Path: "--library"}}, Spec: config.PolicySetSpec{Library: f.libraries, Data: data},
 		})
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, p)
+	}
+	return out, nil
+}
+
+// readData reads files of policy data; a later one may not repeat a key of an
+// earlier one at the top.
+func readData(paths []string) (map[string]any, error) {
+	out := map[string]any{}
+	for _, path := range paths {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("--data: %w", err)
+		}
+		var values map[string]any
+		if err := yaml.UnmarshalStrict(raw, &values); err != nil {
+			return nil, hinted(fmt.Errorf("--data %s: %w", path, err), "write one YAML or JSON mapping, as under data of a PolicySet")
+		}
+		for key, value := range values {
+			if _, twice := out[key]; twice {
+				return nil, hinted(fmt.Errorf("--data %s: %s was given by a file before", path, key), "put all of it into one file")
+			}
+			out[key] = value
+		}
 	}
 	return out, nil
 }
@@ -186,10 +215,7 @@ func (f *validateFlags) configured(ctx context.Context, path string, r *report) 
 	if err != nil {
 		return nil, err
 	}
-	targets, err := openTargets(cfg)
-	if err != nil {
-		r.add(finding{Level: levelError, Rule: "target", Path: f.config, Message: err.Error()})
-	}
+	targets := openTargets(cfg, r)
 	sets := map[string]policies.Policy{}
 	for _, p := range cfg.PolicySets {
 		if p.Spec.Source != nil {
@@ -204,6 +230,7 @@ func (f *validateFlags) configured(ctx context.Context, path string, r *report) 
 		}
 	}
 	if path == "" {
+		r.checkedConfig = configSummary(cfg)
 		return nil, nil
 	}
 	source, err := f.pickSource(cfg)

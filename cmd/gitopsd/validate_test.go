@@ -68,7 +68,7 @@ func TestParseVariables(t *testing.T) {
 // TestInitIsValid: what init writes loads, renders, passes its policy and its test.
 func TestInitIsValid(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
-	if out, errOut, code := runCLI(t, streams{}, "init", dir); code != 0 || !strings.Contains(out, "next: gitopsd validate") {
+	if out, errOut, code := runCLI(t, streams{}, "init", dir); code != 0 || !strings.Contains(out, "next: gitopsd validate") || !strings.Contains(out, "which stands for the host") {
 		t.Fatalf("exit %d: %s%s", code, out, errOut)
 	}
 	path := filepath.Join(dir, "gitopsd.yaml")
@@ -174,7 +174,7 @@ spec: {source: local, targets: [{name: host}]}
 		t.Errorf("exit %d", code)
 	}
 	expect(out, "OK   configuration "+conf+": 2 sources, 0 policy sets, 1 target, 1 application", "WARN configuration "+conf+": everybody may write it",
-		"OK   source local: answers", "FAIL source remote, secret", "OK   targets", "WARN state directory "+dir+": is open to others",
+		"OK   source local: answers", "FAIL source remote, secret", "WARN target host: root is not available", "WARN state directory "+dir+": is open to others",
 		"OK   daemon on "+socket+": version v0.0.0-test, up 1h", "WARN daemon on", "FAIL source rules in the daemon")
 	if err := os.WriteFile(filepath.Join(dir, "token"), []byte("CANARY"), 0o644); err != nil {
 		t.Fatal(err)

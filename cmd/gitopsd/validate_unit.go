@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,33 +63,37 @@ func openTree(ctx context.Context, path string) (tree sources.Tree, root, file s
 
 // openTargets makes the appliers of a configuration, with no way to any target:
 // only what they say about objects is asked.
-func openTargets(cfg *config.Config) (map[string]appliers.Applier, error) {
+func openTargets(cfg *config.Config, r *report) map[string]appliers.Applier {
+	targets := map[string]appliers.Applier{}
+	for _, t := range cfg.Targets {
+		applier, err := openTarget(t)
+		if err != nil {
+			r.add(finding{Level: levelError, Rule: "target", Path: t.Origin.Path, Line: t.Origin.Line, Message: err.Error()})
+			continue
+		}
+		targets[t.Name] = applier
+	}
+	return targets
+}
+
+func openTarget(t config.Target) (appliers.Applier, error) {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails (crypto/rand)
 	sealer, err := manifest.NewSealer(key)
 	if err != nil {
 		return nil, err
 	}
-	targets := map[string]appliers.Applier{}
-	var errs []error
-	for _, t := range cfg.Targets {
-		factory, ok := (&wiring{}).applierFactories()[t.Kind]
-		if !ok {
-			errs = append(errs, fmt.Errorf("%s: target %s: this build has no kind %q", t.Origin, t.Name, t.Kind))
-			continue
-		}
-		targets[t.Name], err = factory(appliers.Env{
-			Target: t.Name, Config: t.Config, KV: nothing{}, Log: slog.New(slog.DiscardHandler), Now: time.Now, Sealer: sealer,
-			Effect: func(name effect.Name, key string, _ func() error) error {
-				return fmt.Errorf("%s of %s: validate changes nothing", name, key)
-			},
-		})
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: target %s: %w", t.Origin, t.Name, err))
-			delete(targets, t.Name)
-		}
+	factories := (&wiring{}).applierFactories()
+	factory, ok := factories[t.Kind]
+	if !ok {
+		return nil, fmt.Errorf("target %s: there is no kind %q; this build has %s", t.Name, t.Kind, strings.Join(slices.Sorted(maps.Keys(factories)), ", "))
 	}
-	return targets, errors.Join(errs...)
+	return factory(appliers.Env{
+		Target: t.Name, Config: t.Config, KV: nothing{}, Log: slog.New(slog.DiscardHandler), Now: time.Now, Sealer: sealer,
+		Effect: func(name effect.Name, key string, _ func() error) error {
+			return fmt.Errorf("%s of %s: validate changes nothing", name, key)
+		},
+	})
 }
 
 // nothing is the durable map of an applier that keeps nothing.
@@ -214,8 +220,13 @@ func readPolicyFiles(root string) (map[string][]byte, error) {
 		files[path], err = os.ReadFile(path)
 		return err
 	})
-	if err == nil && len(files) == 0 {
-		err = fmt.Errorf("%s holds no .rego, .json or .yaml file", root)
+	if err != nil {
+		return nil, err
 	}
-	return files, err
+	for path := range files {
+		if filepath.Ext(path) == ".rego" {
+			return files, nil
+		}
+	}
+	return nil, fmt.Errorf("%s holds no .rego file", root)
 }

@@ -17,16 +17,21 @@ func (c *cli) versionCommand() *cobra.Command {
 		Short: "Show what this is",
 		Args:  arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
-			commit := "unknown"
-			if info, ok := debug.ReadBuildInfo(); ok {
-				for _, s := range info.Settings {
-					if s.Key == "vcs.revision" {
-						commit = s.Value
-					}
-				}
-			}
-			fmt.Fprintf(c.out, "gitopsd %s (commit %s, %s %s/%s)\n", version, short(commit), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return nil
+			_, err := fmt.Fprintln(c.out, versionText())
+			return err
 		},
 	}
+}
+
+// versionText is what gitopsd version and --version print.
+func versionText() string {
+	commit := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				commit = s.Value
+			}
+		}
+	}
+	return fmt.Sprintf("gitopsd %s (commit %s, %s %s/%s)", version, short(commit), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

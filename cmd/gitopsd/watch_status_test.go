@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,7 +48,7 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 // interrupt is how it ends, without an error.
 func TestStatusWatch(t *testing.T) {
 	for format, want := range map[string][2]string{
-		"table": {"2026-01-02T12:00:00Z web Synced Healthy 8843d7f924 drift=0 in sync\n", "web OutOfSync Healthy 8843d7f924 drift=0 in sync\n"},
+		"table": {"2026-01-02T12:00:00Z web Synced Healthy 8843d7f92416 drift=0 in sync\n", "web OutOfSync Healthy 8843d7f92416 drift=0 in sync\n"},
 		"json":  {`"sync":"Synced"`, `"sync":"OutOfSync"`},
 		"yaml":  {"sync: Synced", "sync: OutOfSync"},
 	} {
@@ -79,6 +80,31 @@ func TestStatusWatch(t *testing.T) {
 				t.Errorf("exit %d: %s", got, errOut.String())
 			}
 		})
+	}
+}
+
+// TestStatusWatchScreen: on a terminal the age goes on growing while nothing happens.
+func TestStatusWatchScreen(t *testing.T) {
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	socket := apitest.Serve(t, apitest.Sample(), approvers())
+	var out, errOut lockedBuffer
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var clock atomic.Int64
+	now := func() time.Time { return apitest.Now().Add(time.Duration(clock.Add(1)) * time.Minute) }
+	code := make(chan int, 1)
+	go func() {
+		s := streams{in: strings.NewReader(""), out: &out, err: &errOut, outTerminal: true, getenv: func(string) string { return "" }, now: now}
+		code <- execute(ctx, s, []string{"status", "web", "--watch", "--socket", socket})
+	}()
+	waitFor(t, "a second screen", func() bool { return strings.Count(out.String(), "\x1b[2J") > 1 })
+	cancel()
+	if got := <-code; got != exitOK || errOut.String() != "" {
+		t.Errorf("exit %d: %s", got, errOut.String())
+	}
+	screens := strings.Split(out.String(), "\x1b[2J")
+	if screens[1] == screens[2] {
+		t.Errorf("the age stands still:\n%s", screens[1])
 	}
 }
 

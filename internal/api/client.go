@@ -68,11 +68,17 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	return &Client{ControlServiceClient: client, transport: transport}, nil
 }
 
+// noSocketError says in plain words that the file is not there.
+type noSocketError struct{}
+
+func (noSocketError) Error() string        { return "there is no such socket" }
+func (noSocketError) Is(target error) bool { return target == fs.ErrNotExist }
+
 func dialError(socket string, err error) error {
 	e := &DialError{Socket: socket, Err: err}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		e.Err = errors.New("there is no such socket")
+		e.Err = noSocketError{}
 		e.Hint = "start the daemon with gitopsd run, or name its socket with --socket or GITOPSD_SOCKET"
 	case errors.Is(err, errRefused):
 		e.Err = errors.New("the daemon that made it is gone")

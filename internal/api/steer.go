@@ -110,7 +110,7 @@ func (s *server) Approve(ctx context.Context, req *connect.Request[pb.ApproveReq
 		validFor = req.Msg.ValidFor.AsDuration()
 	}
 	if validFor <= 0 || validFor > maxApproval {
-		return nil, invalid("an approval is valid for at most %s", maxApproval)
+		return nil, invalid("the approval would be valid for %s; give a time from 1s to %s", validFor, maxApproval)
 	}
 	approval, err := s.backend.Approve(ctx, caller(ctx), req.Msg.Application, req.Msg.Digest, req.Msg.Why, validFor)
 	if err != nil {
@@ -150,7 +150,8 @@ func (s *server) GetPlan(ctx context.Context, req *connect.Request[pb.GetPlanReq
 	if err != nil {
 		return nil, toCode(err)
 	}
-	res.Text, res.PlanJson, res.Empty = text.String(), string(data), view.Plan.Empty()
+	// There may be nothing to do and still a difference: drift that is only reported.
+	res.Text, res.PlanJson, res.Empty = text.String(), string(data), view.Plan.Empty() && view.Plan.Counts.Drifted == 0
 	return connect.NewResponse(res), nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"regexp"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -47,7 +48,10 @@ func (r *round) expand(ctx context.Context, o *manifest.Object) (unit, *complain
 			count++
 		}
 	}
-	if count != 1 {
+	switch {
+	case count == 0:
+		return u, &complaint{fmt.Sprintf("%s has no content", o.ID()), "set one of content, contentBase64 and contentFrom under spec"}, nil
+	case count > 1:
 		return u, &complaint{fmt.Sprintf("%s sets %d of content, contentBase64 and contentFrom", o.ID(), count), "set exactly one of them under spec"}, nil
 	}
 	from, ok := spec["contentFrom"]
@@ -130,6 +134,9 @@ func (r *round) compile(name, text string) (compiled, error) {
 	return compile(name, text)
 }
 
+// noValue is how text/template speaks of a variable that nobody declared.
+var noValue = regexp.MustCompile(`^(\S+): executing "[^"]*" at <(.*)>: map has no entry for key ".*"$`)
+
 func (r *round) fill(ctx context.Context, t compiled, err error) (string, *complaint, error) {
 	var text string
 	if err == nil {
@@ -139,7 +146,7 @@ func (r *round) fill(ctx context.Context, t compiled, err error) (string, *compl
 	case ctx.Err() != nil:
 		return "", nil, ctx.Err()
 	case err != nil && strings.Contains(err.Error(), "map has no entry for key"):
-		return "", &complaint{err.Error(), "declare the variable in the Application"}, nil
+		return "", &complaint{noValue.ReplaceAllString(err.Error(), "$1: $2 has no value"), "declare the variable in the Application"}, nil
 	case err != nil:
 		return "", &complaint{err.Error(), "repair the template"}, nil
 	}

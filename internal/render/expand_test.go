@@ -61,7 +61,7 @@ func TestExpandRefuses(t *testing.T) {
 	const origin = "; write one of {file: PATH}, {template: PATH} and {inlineTemplate: TEXT}"
 	const funcs = " is not available; there are quote, lower, upper, join, indent, index, len, comparisons, and, or, not; repair the template"
 	for _, c := range []struct{ spec, want string }{
-		{"mode: x", "host.gitopsd.io/File/f sets 0 of content, contentBase64 and contentFrom; set exactly one of them under spec"},
+		{"mode: x", "host.gitopsd.io/File/f has no content; set one of content, contentBase64 and contentFrom under spec"},
 		{"content: x\n  contentBase64: eA==", "host.gitopsd.io/File/f sets 2 of content, contentBase64 and contentFrom; set exactly one of them under spec"},
 		{"content: x\n  contentFrom: {file: ../secret}", "host.gitopsd.io/File/f sets 2 of content, contentBase64 and contentFrom; set exactly one of them under spec"},
 		{"contentFrom: x", "spec.contentFrom names not exactly one origin" + origin},
@@ -79,10 +79,10 @@ func TestExpandRefuses(t *testing.T) {
 		{"contentFrom: {file: ../conf/none}", "the file it refers to, conf/none, does not exist at revision r; check the path; it is relative to the directory of the manifest"},
 		{"contentFrom: {file: ../conf/long}", "conf/long: the file cannot be read: content refused: 2097152 bytes; the limit is 1048576 bytes"},
 		{"contentFrom: {file: ..}", `the path ".." leads out of the source; refer to files of the same source only`},
-		{"contentFrom: {template: ../conf/bad.tmpl}", `conf/bad.tmpl:3:3: executing "conf/bad.tmpl" at <.missing>: map has no entry for key "missing"; declare the variable in the Application`},
+		{"contentFrom: {template: ../conf/bad.tmpl}", `conf/bad.tmpl:3:3: .missing has no value; declare the variable in the Application`},
 		{"contentFrom: {template: ../conf/syntax.tmpl}", "conf/syntax.tmpl:2: missing value for if; repair the template"},
 		{"contentFrom: {template: ../conf/bin.tmpl}", "conf/bin.tmpl: is not UTF-8 text; repair the template"},
-		{"contentFrom: {inlineTemplate: '{{ .map.none }}'}", `inlineTemplate:1:7: executing "inlineTemplate" at <.map.none>: map has no entry for key "none"; declare the variable in the Application`},
+		{"contentFrom: {inlineTemplate: '{{ .map.none }}'}", `inlineTemplate:1:7: .map.none has no value; declare the variable in the Application`},
 		{`contentFrom: {inlineTemplate: '{{ index .map "none" }}'}`, `inlineTemplate:1:3: executing "inlineTemplate" at <index .map "none">: error calling index: there is no entry "none"; repair the template`},
 		// Row B-38: no way to the environment, the clock, files or the host.
 		{`contentFrom: {inlineTemplate: '{{ env "GITOPSD_CANARY" }}'}`, `inlineTemplate:1: function "env" not defined; repair the template`},
