@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gitopsd/gitopsd/internal/plan"
@@ -245,111 +244,4 @@ func (m *Manager) Sync(ctx context.Context, by, application string, wait bool) e
 		}
 	}
 	return pollErr
-}
-
-// Plan returns the difference between what is desired and what was last
-// observed: of the candidate when there is one, else of the accepted revision.
-func (m *Manager) Plan(ctx context.Context, application string) (PlanView, error) {
-	a, err := m.app(application)
-	if err != nil {
-		return PlanView{}, err
-	}
-	var view PlanView
-	var buildErr error
-	err = a.ask(ctx, func(st *appState) { view, buildErr = a.planView(st) })
-	return view, errors.Join(err, buildErr)
-}
-
-// Object returns what is known of one object, named by its key or any part of
-// it that fits no other.
-func (m *Manager) Object(ctx context.Context, application, ref string) (ObjectView, error) {
-	a, err := m.app(application)
-	if err != nil {
-		return ObjectView{}, err
-	}
-	var view ObjectView
-	var findErr error
-	err = a.ask(ctx, func(st *appState) { view, findErr = a.objectView(st, ref) })
-	return view, errors.Join(err, findErr)
-}
-
-func (a *app) objectView(st *appState, ref string) (ObjectView, error) {
-	k, err := a.findKey(st, ref)
-	if err != nil {
-		return ObjectView{}, err
-	}
-	v := ObjectView{Key: k}
-	if st.accepted != nil {
-		if item, ok := st.accepted.items.get(k); ok {
-			v.Desired, v.Origin, v.Locator = item.Source, item.Source.Origin(), item.Locator
-		}
-	}
-	if e, ok := a.m.registry.entry(a.Name, k); ok {
-		v.Entry, v.Locator = &e, e.Locator
-		if v.Desired == nil {
-			v.Origin = e.Origin
-		}
-	}
-	v.Observed, _ = st.observed.get(k)
-	plan, err := a.buildView(st, st.accepted, []plan.Key{k})
-	if err != nil {
-		return v, err
-	}
-	for i := range plan.Changes {
-		if plan.Changes[i].Key == k {
-			v.Fields = append(append(v.Fields, plan.Changes[i].Fields...), plan.Changes[i].Reported...)
-		}
-	}
-	return v, nil
-}
-
-func (a *app) findKey(st *appState, ref string) (plan.Key, error) {
-	known := map[plan.Key]struct{}{}
-	if st.accepted != nil {
-		for k := range st.accepted.items.all() {
-			known[k] = struct{}{}
-		}
-	}
-	for _, k := range a.m.registry.keys(a.Name) {
-		known[k] = struct{}{}
-	}
-	var found []plan.Key
-	for k := range known {
-		if k.String() == ref || k.ID.String() == ref {
-			return k, nil
-		}
-		if strings.Contains(k.String(), ref) {
-			found = append(found, k)
-		}
-	}
-	sortKeys(found)
-	switch len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		return plan.Key{}, fmt.Errorf("application %s: %w: %q; list them with: gitopsd status %s -o json", a.Name, ErrUnknownObject, ref, a.Name)
-	default:
-		return plan.Key{}, fmt.Errorf("application %s: %w: %q fits %d objects, among them %s and %s", a.Name, ErrUnknownObject, ref, len(found), found[0], found[1])
-	}
-}
-
-func (a *app) planView(st *appState) (PlanView, error) {
-	if st.candidate != nil && st.proposed != nil {
-		return PlanView{Plan: st.proposed, Revision: st.candidate.Revision, Candidate: true, At: st.lookedAt}, nil
-	}
-	if st.accepted == nil {
-		return PlanView{Plan: &plan.Plan{Application: a.Name}}, nil
-	}
-	p, err := a.buildView(st, st.accepted, append(st.accepted.allKeys(), a.m.registry.keys(a.Name)...))
-	return PlanView{Plan: p, Revision: st.record.Revision, At: st.lookedAt}, err
-}
-
-// buildView plans for a reader: nothing is recorded, moved or applied.
-func (a *app) buildView(st *appState, state *desiredState, keys []plan.Key) (*plan.Plan, error) {
-	if state == nil {
-		return &plan.Plan{Application: a.Name}, nil
-	}
-	r := &round{m: a.m, roundInput: roundInput{app: a, head: a.m.head(a.Source), contended: st.fights.contended(a.m.opts.Now())}}
-	r.out.observed = st.observed
-	return r.build(state, keys)
 }
