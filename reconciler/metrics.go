@@ -6,7 +6,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gitopsd/gitopsd/appliers"
-	"github.com/gitopsd/gitopsd/internal/plan"
 )
 
 // Metrics are the instruments of the loop; docs/metrics.md lists them. Labels
@@ -65,7 +64,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return &Metrics{
 		sync:         gauge("sync_status", "1 for the present sync status of an application, 0 for the others.", "application", "status"),
 		health:       gauge("health_status", "1 for the present health of an application, 0 for the others.", "application", "status"),
-		drift:        gauge("drifted_fields", "Fields that drifted and are not healed, by what is done about them: heal, report.", "application", "mode"),
+		drift:        gauge("drifted_fields", "Fields that drifted and are not healed, by kind of object.", "application", "kind"),
 		objects:      gauge("objects", "Objects of an application by state: desired, owned, drifted, failed, blocked.", "application", "state"),
 		observedAt:   gauge("observed_timestamp_seconds", "When all objects of an application were last known together, as Unix time.", "application"),
 		rounds:       counter("rounds_total", "Rounds of an application.", "application"),
@@ -172,16 +171,31 @@ func (m *Metrics) status(s *Status) {
 	} {
 		m.objects.WithLabelValues(s.Application, state).Set(float64(n))
 	}
-	drifted := map[plan.DriftMode]int{}
-	for _, d := range s.Drift {
-		drifted[d.Mode]++
-	}
-	for _, mode := range []plan.DriftMode{plan.DriftHeal, plan.DriftReport} {
-		m.drift.WithLabelValues(s.Application, string(mode)).Set(float64(drifted[mode]))
+	m.drift.DeletePartialMatch(prometheus.Labels{"application": s.Application})
+	for kind, n := range driftByKind(s.Drift) {
+		m.drift.WithLabelValues(s.Application, kind).Set(float64(n))
 	}
 	if !s.ObservedAt.IsZero() {
 		m.observedAt.WithLabelValues(s.Application).Set(seconds(s.ObservedAt))
 	}
+}
+
+// maxKinds bounds the kinds that are told apart for one application: their names
+// come from a repository, and the number of series must not.
+const maxKinds = 20
+
+// driftByKind counts drifted fields by kind; kinds beyond the bound, in the order
+// of the drift, are counted together as "other".
+func driftByKind(drift []DriftedField) map[string]int {
+	out := map[string]int{}
+	for _, d := range drift {
+		kind := d.Key.ID.GroupKind().String()
+		if _, known := out[kind]; !known && len(out) >= maxKinds {
+			kind = "other"
+		}
+		out[kind]++
+	}
+	return out
 }
 
 // forgetApplication, forgetSource and forgetTarget drop the series of what is no
