@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -63,12 +64,12 @@ func Decode(path string, data []byte, limits Limits) ([]*Object, error) {
 		if len(problems) >= maxErrors {
 			break
 		}
-		content, errs := d.decode(path, limits)
+		root, content, errs := d.decode(limits)
 		if len(errs) > 0 {
 			problems = append(problems, errs...)
 			continue
 		}
-		o, err := object(content, Origin{Path: path, Line: d.start})
+		o, err := d.object(root, content, path)
 		if err != nil {
 			problems = append(problems, err)
 			continue
@@ -88,20 +89,34 @@ func Decode(path string, data []byte, limits Limits) ([]*Object, error) {
 	return objects, nil
 }
 
-// object makes an object of one document.
-func object(content map[string]any, at Origin) (*Object, *Error) {
+// envelopeHint is for a document that lacks what makes it an object.
+const envelopeHint = "every document needs apiVersion, kind and metadata.name; a file that holds none belongs into .gitopsdignore"
+
+// object makes an object of the document's content. root is where the content
+// was read from; an error stands on the line of its field.
+func (d *document) object(root *yaml.Node, content map[string]any, path string) (*Object, *Error) {
 	kind, _ := content["kind"].(string)
 	_, items := content["items"].([]any)
 	if kind == "List" || items {
-		return nil, &Error{Line: at.Line, Msg: "a list of objects is no object",
+		at := Pointer("/items")
+		if kind == "List" {
+			at = "/kind"
+		}
+		return nil, &Error{Line: d.fieldLine(root, at), Msg: "a list of objects is no object",
 			Hint: "write its items as documents of their own, separated by ---"}
 	}
-	o, err := New(content, at)
-	if err != nil {
-		return nil, &Error{Line: at.Line, Msg: err.Error(),
-			Hint: "every document needs apiVersion, kind and metadata.name; a file that holds none belongs into .gitopsdignore"}
+	o, err := New(content, Origin{Path: path, Line: d.start})
+	if err == nil {
+		return o, nil
 	}
-	return o, nil
+	var field *fieldError
+	if !errors.As(err, &field) {
+		return nil, &Error{Line: d.start, Msg: err.Error()}
+	}
+	if field.missing {
+		field.hint = envelopeHint
+	}
+	return nil, &Error{Line: d.fieldLine(root, field.at), Msg: field.msg, Hint: field.hint}
 }
 
 // document is one piece of a file on its way to an object.
@@ -133,37 +148,38 @@ func documents(path string, data []byte, limits Limits) ([]*document, []*Error) 
 	return docs, nil
 }
 
-// decode parses a document, checks its structure, and converts it.
-func (d *document) decode(path string, limits Limits) (map[string]any, []*Error) {
+// decode parses a document, checks its structure, and converts it. It
+// returns the node the content was read from, too.
+func (d *document) decode(limits Limits) (*yaml.Node, map[string]any, []*Error) {
 	d.start = d.line
 	if int64(len(d.text)) > limits.ObjectBytes {
-		return nil, []*Error{{Line: d.line,
+		return nil, nil, []*Error{{Line: d.line,
 			Msg:  fmt.Sprintf("the document has %d bytes, more than the limit of %d for one object", len(d.text), limits.ObjectBytes),
 			Hint: "large content belongs into a file of its own"}}
 	}
 	root, err := d.parse(limits)
 	if err != nil {
-		return nil, []*Error{err}
+		return nil, nil, []*Error{err}
 	}
 	d.start = d.lineOf(root)
 	if root.Kind != yaml.MappingNode {
-		return nil, []*Error{{Line: d.start, Msg: "the document is " + describe(root) + " and not a mapping",
+		return nil, nil, []*Error{{Line: d.start, Msg: "the document is " + describe(root) + " and not a mapping",
 			Hint: "write an object with apiVersion, kind and metadata, or remove it"}}
 	}
 	c := &checker{doc: d, limits: limits}
 	c.check(root)
 	if len(c.problems) > 0 {
-		return nil, c.problems
+		return nil, nil, c.problems
 	}
 	value, err := d.convert()
 	if err != nil {
-		return nil, []*Error{err}
+		return nil, nil, []*Error{err}
 	}
 	value, err = d.reconcile(root, value)
 	if err != nil {
-		return nil, []*Error{err}
+		return nil, nil, []*Error{err}
 	}
-	return value.(map[string]any), nil
+	return root, value.(map[string]any), nil
 }
 
 // lineOf returns the line of a node in the file.
@@ -194,16 +210,18 @@ func FieldLine(path string, data []byte, start int, p Pointer) int {
 		if err != nil || d.lineOf(root) != start {
 			continue
 		}
-		n := root
-		line := start
-		for _, token := range p.Tokens() {
-			if line, n = d.member(n, token, line); n == nil {
-				break
-			}
-		}
-		return line
+		return d.fieldLine(root, p)
 	}
 	return start
+}
+
+// fieldLine returns the line of the nearest ancestor of p that root has.
+func (d *document) fieldLine(root *yaml.Node, p Pointer) int {
+	line := d.lineOf(root)
+	for n, tokens := root, p.Tokens(); n != nil && len(tokens) > 0; tokens = tokens[1:] {
+		line, n = d.member(n, tokens[0], line)
+	}
+	return line
 }
 
 // member returns the line and value of one key or index of n.

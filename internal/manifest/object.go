@@ -4,11 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"maps"
-	"regexp"
-	"strings"
 )
 
 // Hash is the SHA-256 of an object's canonical form, in hexadecimal. It is a
@@ -27,17 +24,10 @@ type Object struct {
 	hash       Hash
 }
 
-var (
-	nameRE      = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_.:@]{0,251}[A-Za-z0-9])?$`)
-	kindRE      = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{0,62}$`)
-	groupRE     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
-	versionRE   = regexp.MustCompile(`^[a-z][a-z0-9]{0,62}$`)
-	namespaceRE = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-)
-
 // New makes an object of content, which it takes over: the caller must not
-// touch it again. Content may share maps with another object's. It fails when the identity is missing or malformed, or when a
-// value is outside the model.
+// touch it again. Content may share maps with another object's. It fails when the
+// identity is missing or malformed, or when a value is outside the model; the
+// error names the field and what to do.
 func New(content map[string]any, origin Origin) (*Object, error) {
 	if _, _, err := normalize(content, ""); err != nil {
 		return nil, err
@@ -71,65 +61,6 @@ func (o *Object) String() string {
 
 // Format writes String for every verb.
 func (o *Object) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(o.String())) }
-
-func (o *Object) identify() error {
-	var ok bool
-	if o.apiVersion, ok = o.content["apiVersion"].(string); !ok {
-		return errors.New("apiVersion is missing or not a string")
-	}
-	group, version, found := strings.Cut(o.apiVersion, "/")
-	if !found {
-		group, version = "", o.apiVersion
-	}
-	if (found && !groupRE.MatchString(group)) || !versionRE.MatchString(version) {
-		return fmt.Errorf("apiVersion %q: want group/version, as in host.gitopsd.io/v1alpha1", o.apiVersion)
-	}
-	kind, ok := o.content["kind"].(string)
-	if !ok || !kindRE.MatchString(kind) {
-		return errors.New("kind is missing or not a name in CamelCase")
-	}
-	meta, ok := o.content["metadata"].(map[string]any)
-	if !ok {
-		return errors.New("metadata is missing or not a mapping")
-	}
-	name, ok := meta["name"].(string)
-	if _, present := meta["name"]; present && !ok {
-		return errors.New("metadata.name is not text; put it in quotes")
-	}
-	if !nameRE.MatchString(name) {
-		return errors.New("metadata.name is missing or not a name (letters, digits and -_.:@, at most 253)")
-	}
-	namespace := ""
-	if v, present := meta["namespace"]; present {
-		if namespace, ok = v.(string); !ok || !namespaceRE.MatchString(namespace) {
-			return errors.New("metadata.namespace is not a DNS label")
-		}
-	}
-	for _, field := range []string{"labels", "annotations"} {
-		if err := stringMap(meta, field); err != nil {
-			return err
-		}
-	}
-	o.id = ID{Group: group, Kind: kind, Namespace: namespace, Name: name}
-	return nil
-}
-
-func stringMap(meta map[string]any, field string) error {
-	v, present := meta[field]
-	if !present || v == nil {
-		return nil
-	}
-	m, ok := v.(map[string]any)
-	if !ok {
-		return fmt.Errorf("metadata.%s is not a mapping", field)
-	}
-	for k, e := range m {
-		if _, ok := e.(string); !ok {
-			return fmt.Errorf("metadata.%s[%q] is not a string; quote it", field, k)
-		}
-	}
-	return nil
-}
 
 // ID returns the identity.
 func (o *Object) ID() ID { return o.id }

@@ -175,12 +175,12 @@ func wholeNumber(f float64) (int64, bool) {
 // the first value outside it. Maps and lists are changed in place, and written
 // to only where a value changes: content that was normalized before may be
 // shared with readers.
-func normalize(v any, at Pointer) (n any, changed bool, err error) {
+func normalize(v any, at Pointer) (n any, changed bool, err *fieldError) {
 	switch v := v.(type) {
 	case map[string]any:
 		for k, e := range v {
 			if !utf8.ValidString(k) {
-				return nil, false, fmt.Errorf("%s: the key %q is not UTF-8", at, k)
+				return nil, false, outside(at, fmt.Sprintf("the key %q is not UTF-8", k))
 			}
 			n, changed, err := normalize(e, at.Child(k))
 			if err != nil {
@@ -204,7 +204,7 @@ func normalize(v any, at Pointer) (n any, changed bool, err error) {
 		return v, false, nil
 	case string:
 		if !utf8.ValidString(v) {
-			return nil, false, fmt.Errorf("%s: the text is not UTF-8; use a base64 field", at)
+			return nil, false, outside(at, "the text is not UTF-8; use a base64 field")
 		}
 		return v, false, nil
 	case int:
@@ -212,12 +212,12 @@ func normalize(v any, at Pointer) (n any, changed bool, err error) {
 	case json.Number:
 		n, err := number(v.String())
 		if err != nil {
-			return nil, false, fmt.Errorf("%s: %w", at, err)
+			return nil, false, outside(at, err.Error())
 		}
 		return n, true, nil
 	case float64:
 		if math.IsInf(v, 0) || math.IsNaN(v) {
-			return nil, false, fmt.Errorf("%s: number is not finite", at)
+			return nil, false, outside(at, "number is not finite")
 		}
 		if i, ok := wholeNumber(v); ok {
 			return i, true, nil
@@ -226,8 +226,13 @@ func normalize(v any, at Pointer) (n any, changed bool, err error) {
 	case nil, bool, int64, Sensitive:
 		return v, false, nil
 	default:
-		return nil, false, fmt.Errorf("%s: values of type %T are not supported", at, v)
+		return nil, false, outside(at, fmt.Sprintf("values of type %T are not supported", v))
 	}
+}
+
+// outside is the error of a value at a place that the model does not have.
+func outside(at Pointer, msg string) *fieldError {
+	return &fieldError{at: at, msg: string(at) + ": " + msg}
 }
 
 // number reads a JSON number without losing digits of a whole one. A number
