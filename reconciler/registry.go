@@ -293,6 +293,15 @@ func (r *registry) commit(ctx context.Context, put []plan.Entry, drop []plan.Key
 		}
 		return r.commit(ctx, put[len(put)/2:], drop)
 	}
+	if errors.Is(err, store.ErrTooLarge) && len(put) == 1 {
+		if len(drop) == 0 {
+			return &unrecordable{put[0].Key, err}
+		}
+		if err := r.commit(ctx, put, nil); err != nil {
+			return err
+		}
+		return r.commit(ctx, nil, drop)
+	}
 	if err != nil {
 		return err
 	}
@@ -305,6 +314,18 @@ func (r *registry) commit(ctx context.Context, put []plan.Entry, drop []plan.Key
 	}
 	return nil
 }
+
+// unrecordable is the record of one object that no transaction can hold.
+type unrecordable struct {
+	key plan.Key
+	err error
+}
+
+func (u *unrecordable) Error() string {
+	return fmt.Sprintf("the record of %s, which has a line for each of its fields, is larger than the store can hold; split the object into smaller ones: %v", u.key, u.err)
+}
+
+func (u *unrecordable) Unwrap() error { return u.err }
 
 // move carries out a transfer in one transaction and reports whether it did: it
 // does not when the record has changed hands meanwhile.

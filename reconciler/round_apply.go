@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -178,6 +179,11 @@ func (e *execution) ready(c *plan.Change) bool {
 		e.unmet[c.Key], e.failed = "which failed", true
 		return false
 	}
+	if at, open := e.r.underWay(c); open {
+		e.r.out.pending[c.Key] = at
+		e.unmet[c.Key], e.failed = "which is not complete yet", true
+		return false
+	}
 	if why := e.mustWait(c); why != "" {
 		c.Blocked, e.r.waited = why, true
 		e.unmet[c.Key] = "which waits"
@@ -279,6 +285,19 @@ func (r *round) applyTo(ctx context.Context, name string, changes []*plan.Change
 	return worked
 }
 
+// without fails the change whose record does not fit the store and returns the others.
+func (e *execution) without(ctx context.Context, changes []*plan.Change, big *unrecordable) []*plan.Change {
+	var rest []*plan.Change
+	for _, c := range changes {
+		if c.Key != big.key {
+			rest = append(rest, c)
+			continue
+		}
+		e.fail(ctx, c, appliers.WithClass(appliers.Stop, fmt.Errorf("it was not touched: %w", big)))
+	}
+	return rest
+}
+
 // applyChunk records the ownership of what is about to be written, writes it,
 // and records what was written. Between the two records an interruption leaves
 // entries that say Pending, which the next round reads back.
@@ -309,6 +328,9 @@ func (r *round) applyChunk(ctx context.Context, t *target, changes []*plan.Chang
 		return false
 	}
 	if err := r.m.registry.write(ctx, put, drop); err != nil {
+		if big := new(unrecordable); errors.As(err, &big) { // it stops alone
+			return r.applyChunk(ctx, t, e.without(ctx, changes, big), e)
+		}
 		for _, c := range changes {
 			e.fail(ctx, c, fmt.Errorf("its ownership was not recorded, so it was not touched: %w", err))
 		}

@@ -159,6 +159,9 @@ func (r *round) query(state *desiredState, k plan.Key) (appliers.Query, bool) {
 			q.Locator = e.Locator
 		}
 	}
+	if entry != nil && entry.Key == k {
+		q.Token = entry.Token
+	}
 	q.Fields = plan.Fields(desired, entry)
 	return q, desired != nil || entry != nil
 }

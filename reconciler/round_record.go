@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/gitopsd/gitopsd/appliers"
@@ -38,6 +39,11 @@ func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, result
 			}
 			r.reportApplied(ctx, c, e)
 		case appliers.Pending:
+			if res.Token != c.Entry.Token {
+				entry := c.Entry
+				entry.Token = res.Token
+				put = append(put, entry)
+			}
 			e.wait(c, res)
 		default:
 			e.fail(ctx, c, res.Err)
@@ -83,6 +89,18 @@ func (r *round) setPending(k plan.Key, after time.Duration) {
 		after = time.Second
 	}
 	r.out.pending[k] = r.m.opts.Now().Add(after)
+}
+
+// underWay reports whether the same write was accepted by its target, which
+// named it by a token, and when it is looked at again: until then it is not sent
+// once more.
+func (r *round) underWay(c *plan.Change) (time.Time, bool) {
+	at, open := r.pending[c.Key]
+	if !open || r.force || !r.m.opts.Now().Before(at) || c.Action == plan.None || c.Action == plan.Forget {
+		return at, false
+	}
+	have, ok := r.m.registry.entry(r.app.Name, c.Key)
+	return at, ok && have.Token != "" && have.State == c.Entry.State && maps.Equal(have.Writing, c.Entry.Writing)
 }
 
 // heldBack returns the failure of an object that is not tried again yet: the same
