@@ -80,6 +80,7 @@ type appState struct {
 	observed  keyMap[plan.Observed]
 	unhealthy map[plan.Key]appliers.Health
 	lookedAt  time.Time // oldest answer of the last complete look
+	syncedAt  time.Time // when a round last found everything as desired
 	nextLook  time.Time
 	failures  map[plan.Key]failure
 	blocked   map[plan.Key]string
@@ -96,6 +97,7 @@ type appState struct {
 	stepRetry      retryTimer // restoring or judging what is accepted did not work
 	unreadRetry    retryTimer // the target gave no answer about some objects
 	healthRetry    retryTimer // some objects are on their way to be healthy
+	brokenRetry    retryTimer // a round broke; until then nothing else is due
 }
 
 // attempt names what a candidate depended on when it was last looked at. The

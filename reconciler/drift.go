@@ -71,20 +71,36 @@ func drifted(c *plan.Change) []driftedField {
 	return out
 }
 
+// reportDrift tells of drift that is news, before anything is done about it.
+func (r *round) reportDrift(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	for i := range r.out.before.Changes {
+		c := &r.out.before.Changes[i]
+		for _, f := range drifted(c) {
+			ref := plan.FieldRef{Key: c.Key, Path: f.Path}
+			if _, known := r.drift[ref]; known {
+				continue
+			}
+			r.event(ctx, EventDrift, driftName(ref)+" drifted", map[string]any{
+				"key": c.Key.String(), "path": string(f.Path), "mode": string(f.mode),
+			})
+		}
+	}
+}
+
+func driftName(ref plan.FieldRef) string {
+	if ref.Path == "" {
+		return fmt.Sprintf("%s as a whole", ref.Key)
+	}
+	return fmt.Sprintf("%s %s", ref.Key, ref.Path)
+}
+
 // noteDrift records one drifted field and reports whether it is news.
 func (a *app) noteDrift(st *appState, c *plan.Change, f driftedField, writer string, now time.Time) (news bool) {
 	ref := plan.FieldRef{Key: c.Key, Path: f.Path}
-	name := fmt.Sprintf("%s %s", c.Key, f.Path)
-	if f.Path == "" {
-		name = fmt.Sprintf("%s as a whole", c.Key)
-	}
 	d, known := st.drift[ref]
 	if !known {
 		d = DriftedField{Key: c.Key, FirstSeen: now}
-		a.m.event(context.Background(), Event{
-			Kind: EventDrift, Application: a.Name, Message: name + " drifted",
-			Data: map[string]any{"key": c.Key.String(), "path": string(f.Path), "mode": string(f.mode)},
-		})
 	}
 	d.Change, d.Mode = f.FieldChange, f.mode
 	d.Contended = now.Before(st.fights.until[ref])
@@ -96,7 +112,7 @@ func (a *app) noteDrift(st *appState, c *plan.Change, f driftedField, writer str
 		if st.fights.heal(ref, a.Contention, now) {
 			a.m.event(context.Background(), Event{
 				Kind: EventContended, Application: a.Name,
-				Message: fmt.Sprintf("%s is written by somebody else again and again; it is left alone for %s; let one of the two own it, or set drift mode report for it", name, a.Contention.Cooldown),
+				Message: fmt.Sprintf("%s is written by somebody else again and again; it is left alone for %s; let one of the two own it, or set drift mode report for it", driftName(ref), a.Contention.Cooldown),
 				Data:    map[string]any{"key": c.Key.String(), "path": string(f.Path)},
 			})
 		}

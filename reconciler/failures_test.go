@@ -245,7 +245,7 @@ func TestUnknownKindIsHeld(t *testing.T) {
 		s.start()
 		s.worlds["one"].SetFaults(memapply.Faults{UnknownKind: func(manifest.GroupKind) error { return errors.New("aggregated API is down") }})
 		s.commit(map[string]string{"a.yaml": "", "b.yaml": thing("b", "2")})
-		s.wantQuiet("web", time.Hour, 90)
+		s.wantQuiet("web", time.Hour, 110)
 		s.wantCounts("one", 2, 0, 0)
 		s.wantFailure("web", "a", "aggregated API is down")
 		s.worlds["one"].SetFaults(memapply.Faults{})

@@ -39,6 +39,12 @@ func (a *app) finish(st *appState, res roundResult) {
 		st.fights.tidy(a.Contention, now)
 	}
 	switch {
+	case res.broken:
+		st.brokenRetry.fail(a.m, now, a.RetryMax)
+	case res.looked:
+		st.brokenRetry = retryTimer{}
+	}
+	switch {
 	case res.stuck:
 		st.stepRetry.fail(a.m, now, a.RetryMax)
 	case res.stepped:
@@ -52,6 +58,9 @@ func (a *app) finish(st *appState, res roundResult) {
 		a.again()
 	}
 	a.takeDrift(st, res, now)
+	if res.after != nil && a.syncOf(st) == Synced {
+		st.syncedAt = now
+	}
 	a.setHopes(st)
 	a.report(st, res)
 	st.release = append(st.release, run.waiters...)

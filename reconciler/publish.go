@@ -16,7 +16,7 @@ func (a *app) publish(st *appState) {
 	s := &Status{
 		Application: a.Name, Source: a.Source, Path: a.Path, Targets: old.Targets,
 		Revision: st.record.Revision, Candidate: st.shownCandidate(), ObservedAt: st.lookedAt,
-		Suspended: a.suspension(), Round: st.rounds, SyncedAt: old.SyncedAt,
+		Suspended: a.suspension(), Round: st.rounds, SyncedAt: st.syncedAt,
 		Orphaned: a.m.registry.orphans(a.Name),
 	}
 	if st.accepted != nil {
@@ -34,9 +34,6 @@ func (a *app) publish(st *appState) {
 	s.Objects.Drifted, s.Objects.Failed, s.Objects.Blocked = len(drifted), len(st.failures), len(st.blocked)
 	s.Sync, s.Phase, s.Message = a.summary(st, s)
 	s.Health = a.health(st, s)
-	if s.Sync == Synced && st.running == nil {
-		s.SyncedAt = a.m.opts.Now()
-	}
 	s.running, s.wishes = st.running != nil, a.m.registry.desire(a.Name).version
 	a.status.Store(s)
 	a.m.published(a, old, s)

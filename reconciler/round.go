@@ -24,6 +24,7 @@ type roundInput struct {
 	failures  map[plan.Key]failure
 	blocked   map[plan.Key]string
 	pending   map[plan.Key]time.Time
+	drift     map[plan.FieldRef]DriftedField
 	suspended bool
 	restore   bool   // look for the accepted revision of the record first
 	rejudge   bool   // ask the policies about what is accepted
@@ -43,6 +44,7 @@ type roundResult struct {
 	restored  bool
 	stepped   bool // restoring or judging what is accepted was tried
 	stuck     bool // that did not work and is tried again
+	broken    bool // the round did not come to its end: look again after a pause
 	evaluated bool // the attempt was made
 	attempt   attempt
 	candidate *Candidate
@@ -101,7 +103,14 @@ func (r *round) guard(ctx context.Context) roundResult {
 	}
 	r.app.log.Error("round ended by a panic", "error", p.value, "stack", p.stack)
 	r.out.message = err.Error()
-	r.out.looked, r.out.stuck = r.full, true
+	r.out.looked, r.out.stuck, r.out.broken = r.full, true, true
+	// What the round had found is not complete: all that was known stays.
+	r.out.scope, r.out.before, r.out.after = nil, nil, nil
+	for k, f := range r.failures {
+		if _, known := r.out.failures[k]; !known {
+			r.out.failures[k] = f
+		}
+	}
 	if r.out.evaluated && r.out.candidate == nil && r.out.accepted == r.roundInput.accepted {
 		r.out.candidate = &Candidate{Revision: r.head.revision, State: CandidatePending, Since: r.started}
 	}

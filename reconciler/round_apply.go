@@ -34,7 +34,7 @@ func (r *round) applyAndVerify(ctx context.Context, state *desiredState, p *plan
 	r.checkHealth(ctx, state, keys)
 	after, err := r.build(state, keys)
 	if err != nil {
-		r.out.after, r.out.message = p, err.Error()
+		r.out.after, r.out.message, r.out.broken = p, err.Error(), true
 		return
 	}
 	r.recordVerified(ctx, after)

@@ -47,6 +47,7 @@ func (r *round) considerCandidate(ctx context.Context) {
 		}
 	}
 	r.out.candidate, r.out.retry = nil, false
+	r.reportDrift(ctx)
 	r.applyAndVerify(ctx, r.accepted, r.out.before)
 }
 

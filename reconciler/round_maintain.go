@@ -28,11 +28,12 @@ func (r *round) maintain(ctx context.Context) {
 	r.phase(PhasePlanning)
 	p, err := r.build(r.accepted, r.scopeKeys())
 	if err != nil {
-		r.out.message = err.Error()
+		r.out.message, r.out.broken = err.Error(), true
 		return
 	}
 	r.out.before = p
 	r.restrain(ctx, p)
+	r.reportDrift(ctx)
 	r.applyAndVerify(ctx, r.accepted, p)
 }
 

@@ -33,11 +33,14 @@ func (a *app) due(st *appState) time.Time {
 	}
 	next := st.nextLook
 	earlier := func(t time.Time) {
+		if !t.IsZero() && t.Before(st.brokenRetry.at) {
+			t = st.brokenRetry.at
+		}
 		if !t.IsZero() && t.Before(next) {
 			next = t
 		}
 	}
-	for _, t := range []retryTimer{st.candidateRetry, st.stepRetry, st.unreadRetry, st.healthRetry} {
+	for _, t := range []retryTimer{st.candidateRetry, st.stepRetry, st.unreadRetry, st.healthRetry, st.brokenRetry} {
 		earlier(t.at)
 	}
 	for _, f := range st.failures {
@@ -83,15 +86,19 @@ func (a *app) input(st *appState, mail mail, now time.Time) roundInput {
 		app: a, head: a.m.head(a.Source), policy: a.m.policy(a.Policies), suspended: a.suspension() != nil,
 		record: st.record, accepted: st.accepted, judgedBy: st.judgedBy, observed: st.observed,
 		failures: maps.Clone(st.failures), blocked: st.blocked, pending: st.pending, force: mail.force, stuck: st.message,
+		drift: maps.Clone(st.drift),
 	}
 	in.attempt = attempt{seq: in.head.seq, policies: in.policy.digest, control: a.controlVersion(), settings: a.Digest}
 	inTime := st.stepRetry.over(now) || mail.force
 	in.restore = !st.restored && inTime
 	in.rejudge = in.accepted != nil && in.policy.policy != nil && in.judgedBy != in.policy.judge && inTime
-	in.evaluate = in.head.seq > 0 && (st.tried != in.attempt || st.candidateRetry.due(now) ||
+	in.evaluate = in.head.seq > 0 && (st.tried != in.attempt || st.candidateRetry.due(now) && st.brokenRetry.over(now) ||
 		st.candidate != nil && (mail.again || mail.force))
-	in.full = mail.full || !now.Before(st.nextLook) || (in.restore && st.record.Revision != "")
-	over := st.fights.over(now)
+	in.full = mail.full || !now.Before(st.nextLook) || st.brokenRetry.due(now) || (in.restore && st.record.Revision != "")
+	var over map[plan.FieldRef]bool
+	if st.brokenRetry.over(now) {
+		over = st.fights.over(now)
+	}
 	in.contended = st.fights.contended(now)
 	in.dirty = dirtyKeys(st, mail, over, now)
 	if len(in.dirty) > 0 || mail.again || in.evaluate || in.rejudge { // what waits gets its turn too
@@ -104,11 +111,15 @@ func (a *app) input(st *appState, mail mail, now time.Time) roundInput {
 	return in
 }
 
-// dirtyKeys returns the keys that somebody has reported or whose time has come.
+// dirtyKeys returns the keys that somebody has reported or whose time has come;
+// after a round that broke, no time comes before its pause has ended.
 func dirtyKeys(st *appState, m mail, over map[plan.FieldRef]bool, now time.Time) []plan.Key {
 	var keys []plan.Key
 	for k := range m.dirty {
 		keys = append(keys, k)
+	}
+	if !st.brokenRetry.over(now) {
+		return keys
 	}
 	for k, f := range st.failures {
 		if !f.RetryAt.IsZero() && !now.Before(f.RetryAt) {

@@ -60,7 +60,8 @@ type Status struct {
 	// ObservedAt is when all objects were last known together: the oldest
 	// observation of a complete look. Zero before the first.
 	ObservedAt time.Time
-	// SyncedAt is when the application last converged.
+	// SyncedAt is when a round of this process last looked and left everything as
+	// desired; zero before the first.
 	SyncedAt time.Time
 	// Drift lists fields that moved by themselves and have not been healed,
 	// sorted by key and path.
