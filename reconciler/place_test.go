@@ -109,3 +109,45 @@ func TestTargetKeepsItsPlace(t *testing.T) {
 		}
 	})
 }
+
+// DESIGN "Ownership": what a vanished application left behind is listed as long
+// as its target is configured, and does not hold the target for ever. Nothing is
+// deleted, and each record that goes is told of.
+func TestTargetOfOrphansCanGo(t *testing.T) {
+	simulate(t, func(s *sim) {
+		two := memapply.NewWorld()
+		s.worlds["two"] = two
+		s.app("web", "web")
+		s.app("db", "db", func(a *Application) { a.Routes = []appliers.Route{{Target: "two"}} })
+		s.commit(map[string]string{"web/a.yaml": thing("a", "1"), "db/d.yaml": thing("d", "1"), "db/e.yaml": thing("e", "1")})
+		s.start()
+		s.apps = s.apps[:1]
+		delete(s.worlds, "two")
+		if err := s.reload(); err == nil || !strings.Contains(err.Error(), "or, in a configuration of its own, the application") {
+			t.Fatalf("got %v", err)
+		}
+		s.worlds["two"] = two
+		if err := s.reload(); err != nil {
+			t.Fatal(err)
+		}
+		if list, _ := s.m.Status(); len(list) != 2 || len(list[0].Orphaned) != 2 {
+			t.Fatalf("status %+v", list)
+		}
+		delete(s.worlds, "two")
+		if err := s.reload(); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.eventKinds()[EventForgotten]; n != 2 {
+			t.Errorf("%d events, want one a record", n)
+		}
+		if list, _ := s.m.Status(); len(list) != 1 {
+			t.Errorf("status %+v", list)
+		}
+		if n := len(two.List()); n != 2 {
+			t.Errorf("%d objects are left, want 2", n)
+		}
+		s.stop()
+		s.start()
+		s.wantSync("web", Synced, "")
+	})
+}

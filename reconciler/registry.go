@@ -206,12 +206,16 @@ func (r *registry) owners() []string {
 	return slices.Sorted(maps.Keys(r.owned))
 }
 
-// targets returns every target that the inventory refers to, with one key of each.
+// targets returns every target that applications own something on, with one key
+// of each. What was left behind holds no target back.
 func (r *registry) targets() map[string]plan.Key {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	out := map[string]plan.Key{}
-	for k := range r.entries {
+	for k, e := range r.entries {
+		if e.State == plan.EntryOrphaned {
+			continue
+		}
 		if have, ok := out[k.Target]; !ok || k.Compare(have) < 0 {
 			out[k.Target] = k
 		}
@@ -374,6 +378,21 @@ func (r *registry) orphan(ctx context.Context, application string) ([]plan.Key, 
 		}
 	}
 	return left, r.write(ctx, put, nil)
+}
+
+// stranded returns what was left behind on targets for which configured answers
+// false, sorted: nothing can reach it any more.
+func (r *registry) stranded(configured func(target string) bool) []plan.Entry {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []plan.Entry
+	for k, e := range r.entries {
+		if e.State == plan.EntryOrphaned && !configured(k.Target) {
+			out = append(out, e)
+		}
+	}
+	slices.SortFunc(out, func(a, b plan.Entry) int { return a.Key.Compare(b.Key) })
+	return out
 }
 
 // orphans returns what an application left behind and nobody has taken over, sorted.

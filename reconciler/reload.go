@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/gitopsd/gitopsd/appliers"
+	"github.com/gitopsd/gitopsd/internal/plan"
 )
 
 // carryOut makes config the running configuration, or fails and changes
@@ -31,11 +32,12 @@ func (m *Manager) carryOut(ctx context.Context, config Config) error {
 	return nil
 }
 
-// checkTargets refuses to lose a target that something was written to.
+// checkTargets refuses to lose a target that an application owns something on.
+// What was left behind there holds it back no longer; see forgetStranded.
 func (m *Manager) checkTargets(config Config) error {
 	for name, k := range m.registry.targets() {
 		if !slices.ContainsFunc(config.Targets, func(t TargetConfig) bool { return t.Name == name }) {
-			return fmt.Errorf("target %s cannot be removed: the inventory refers to it (%s, for one); remove its objects first", name, k)
+			return fmt.Errorf("target %s cannot be removed: the inventory refers to it (%s, for one); remove its objects from Git first, so that they are pruned, or, in a configuration of its own, the application, which leaves them as they are", name, k)
 		}
 	}
 	return nil
@@ -218,7 +220,7 @@ func (m *Manager) swap(ctx context.Context, config Config, next *opened, apps []
 	}
 	m.mu.Unlock()
 	m.registry.setPlaces(next.places())
-	errs := m.leaveBehind(ctx, config)
+	errs := append(m.leaveBehind(ctx, config), m.forgetStranded(ctx, next))
 	for name, s := range oldSources {
 		if next.sources[name] != s {
 			s.stop()
@@ -296,6 +298,23 @@ func (m *Manager) leaveBehind(ctx context.Context, config Config) (errs []error)
 		}
 	}
 	return errs
+}
+
+// forgetStranded drops the records of what was left behind on targets that are
+// gone: the objects stay, and nobody lists them any more. Each is told before.
+func (m *Manager) forgetStranded(ctx context.Context, next *opened) error {
+	var drop []plan.Key
+	for _, e := range m.registry.stranded(func(target string) bool { return next.targets[target] != nil }) {
+		m.event(ctx, Event{
+			Kind: EventForgotten, Application: e.Owner, Data: map[string]any{"key": e.Key.String(), "locator": e.Locator, "place": e.Place},
+			Message: fmt.Sprintf("%s was left at %s, and its target is not configured any more: it is no longer on record", e.Key, e.Locator),
+		})
+		drop = append(drop, e.Key)
+	}
+	if len(drop) == 0 {
+		return nil
+	}
+	return m.registry.write(ctx, nil, drop)
 }
 
 func (m *Manager) startAll(life context.Context, next *opened, apps []*app) {

@@ -146,6 +146,7 @@ const (
 	EventAccepting EventKind = "HistoryAccepted"
 	EventSync      EventKind = "SyncRequested"
 	EventOrphaned  EventKind = "ObjectOrphaned"
+	EventForgotten EventKind = "ObjectForgotten" // left behind on a target that is gone: no longer on record
 )
 
 // Event is one thing that happened. It holds no object bodies and no secrets.
