@@ -125,9 +125,10 @@ type Applier interface {
 // Watcher is the ability to notice drift without being asked.
 type Watcher interface {
 	// Watch reports keys whose objects may have changed, until ctx ends. Which
-	// keys to watch is whatever SetWatched was last given. A nil slice of keys
-	// means that something was lost and everything has to be looked at.
-	Watch(ctx context.Context, changed func(keys []plan.Key)) error
+	// keys to watch is whatever SetWatched was last given. lost says that something
+	// was missed and everything has to be looked at; keys do not matter then. No
+	// keys and nothing lost is no news.
+	Watch(ctx context.Context, changed func(keys []plan.Key, lost bool)) error
 	// SetWatched replaces the set of watched objects of an application.
 	SetWatched(application string, queries []Query)
 }

@@ -30,7 +30,7 @@ func (m *Manager) keepWatching(ctx context.Context, t *target, w appliers.Watche
 	for {
 		began := m.opts.Now()
 		err := contained(func() error {
-			return w.Watch(ctx, func(keys []plan.Key) { m.noticed(t, keys) })
+			return w.Watch(ctx, func(keys []plan.Key, lost bool) { m.noticed(t, keys, lost) })
 		})
 		if ctx.Err() != nil {
 			return
@@ -105,8 +105,8 @@ func watchedOn(target string, state *desiredState) []appliers.Query {
 }
 
 // noticed takes in what a target's watch reports.
-func (m *Manager) noticed(t *target, keys []plan.Key) {
-	if keys == nil {
+func (m *Manager) noticed(t *target, keys []plan.Key, lost bool) {
+	if lost {
 		for _, a := range m.apps() {
 			if a.pipe.targets[t.name] != nil {
 				a.look(nil)

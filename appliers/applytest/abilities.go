@@ -143,10 +143,14 @@ func watch(t *testing.T, h Harness) {
 	w.create(t, th)
 	watcher.SetWatched(application, []appliers.Query{th.query()})
 	running, cancel := context.WithCancel(ctx(t))
-	reports := make(chan []plan.Key, 1024)
+	type report struct {
+		keys []plan.Key
+		lost bool
+	}
+	reports := make(chan report, 1024)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- watcher.Watch(running, func(keys []plan.Key) { reports <- keys })
+		ended <- watcher.Watch(running, func(keys []plan.Key, lost bool) { reports <- report{keys, lost} })
 	}()
 	// Change it again and again until the first report: a watch begins at some
 	// moment after the call.
@@ -154,8 +158,11 @@ func watch(t *testing.T, h Harness) {
 	for variant := 2; !reported && running.Err() == nil; variant++ {
 		w.Put(t, h.Object(t, "x", variant%2+2))
 		select {
-		case keys := <-reports:
-			reported = keys == nil || slices.Contains(keys, th.key)
+		case r := <-reports:
+			if len(r.keys) == 0 && !r.lost {
+				t.Error("a report of no keys and no loss")
+			}
+			reported = r.lost || slices.Contains(r.keys, th.key)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -116,12 +116,19 @@ func TestRacyChange(t *testing.T) {
 	}
 }
 
-// started runs Watch until the test ends and returns its reports.
+// started runs Watch until the test ends and hands on its reports; nil is a loss.
 func started(t *testing.T, a *Applier, changed func([]plan.Key)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- a.Watch(ctx, changed) }()
+	go func() {
+		ended <- a.Watch(ctx, func(keys []plan.Key, lost bool) {
+			if lost {
+				keys = nil
+			}
+			changed(keys)
+		})
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != context.Canceled {

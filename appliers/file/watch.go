@@ -127,7 +127,7 @@ const maxGathered = 1000
 // Watch implements appliers.Watcher by inotify on the directories of watched
 // files. Where the kernel lost events, or takes no more watches, everything has
 // to be looked at.
-func (a *Applier) Watch(ctx context.Context, changed func(keys []plan.Key)) error {
+func (a *Applier) Watch(ctx context.Context, changed func(keys []plan.Key, lost bool)) error {
 	n, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch files: %w", err)
@@ -209,15 +209,15 @@ func (g *gathering) drop(dir string) {
 	delete(g.watching, dir)
 }
 
-func (g *gathering) report(changed func([]plan.Key)) {
+func (g *gathering) report(changed func([]plan.Key, bool)) {
 	paths, lost := g.paths, g.lost
 	g.paths, g.lost, g.due = map[string]bool{}, false, false
 	if lost {
-		changed(nil)
+		changed(nil, true)
 		return
 	}
 	if keys := g.set.keysAt(paths); len(keys) > 0 {
-		changed(keys)
+		changed(keys, false)
 	}
 }
 

@@ -82,7 +82,7 @@ func (a *Applier) UpdateWatched(application string, set []appliers.Query, gone [
 }
 
 // Watch implements appliers.Watcher: it reports what other writers change by hand.
-func (a *Applier) Watch(ctx context.Context, changed func(keys []plan.Key)) error {
+func (a *Applier) Watch(ctx context.Context, changed func(keys []plan.Key, lost bool)) error {
 	s := &subscription{kick: make(chan struct{}, 1), locators: map[string]bool{}}
 	a.world.mu.Lock()
 	a.world.subs[s] = true
@@ -100,11 +100,11 @@ func (a *Applier) Watch(ctx context.Context, changed func(keys []plan.Key)) erro
 		}
 		locators, lost := a.world.take(s)
 		if lost {
-			changed(nil)
+			changed(nil, true)
 			continue
 		}
 		if keys := a.keysAt(locators); len(keys) > 0 {
-			changed(keys)
+			changed(keys, false)
 		}
 	}
 }
