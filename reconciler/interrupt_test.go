@@ -138,7 +138,7 @@ func TestAcceptHistoryDuringAPoll(t *testing.T) {
 			_, _, err := s.m.AcceptHistory(context.Background(), "ops", "web", "", "reviewed")
 			accepted <- err
 		}()
-		synctest.Wait() // it has read what there is
+		synctest.Wait()                       // it has read what there is
 		s.repo.Point("refs/heads/main", base) // put right, and it goes on
 		next := s.commit(map[string]string{"a.yaml": thing("a", "3")})
 		if err := <-accepted; err != nil {
