@@ -13,7 +13,6 @@ import (
 //	counts       as in Counts
 //	changes      in the order of execution
 //	gates        kind, message and changes (key, action, want)
-//	gatedDigest  what an approval names; absent when nothing is gated
 //
 // Keys are in the form of Key.String, origins as "path:line". Secrets are
 // masked, and of an object only its changed fields appear.
@@ -23,7 +22,6 @@ type planJSON struct {
 	Counts      Counts       `json:"counts"`
 	Changes     []changeJSON `json:"changes"`
 	Gates       []gateJSON   `json:"gates"`
-	GatedDigest string       `json:"gatedDigest,omitempty"`
 }
 
 type changeJSON struct {
@@ -67,7 +65,7 @@ type gatedJSON struct {
 // without object bodies.
 func (p *Plan) MarshalJSON() ([]byte, error) {
 	out := planJSON{
-		Application: p.Application, Empty: p.Empty(), Counts: p.Counts, GatedDigest: p.GatedDigest(),
+		Application: p.Application, Empty: p.Empty(), Counts: p.Counts,
 		Changes: []changeJSON{}, Gates: []gateJSON{},
 	}
 	for i := range p.Changes {
