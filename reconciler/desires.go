@@ -76,6 +76,18 @@ func (r *registry) desire(application string) desire {
 	return r.desires[application]
 }
 
+// heard counts the news about the wishes of all others.
+func (r *registry) heard(application string) (n uint64) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for name, d := range r.desires {
+		if name != application {
+			n += d.version
+		}
+	}
+	return n
+}
+
 // dropDesire forgets an application that is no longer configured.
 func (r *registry) dropDesire(application string) {
 	r.mu.Lock()

@@ -62,6 +62,9 @@ func (a *app) finish(st *appState, res roundResult) {
 		st.syncedAt = now
 	}
 	a.setHopes(st)
+	if a.hopes.Load()&hopesForOwner != 0 && a.m.registry.heard(a.Name) != res.heard {
+		a.again() // the news came while nobody knew that it was hoped for
+	}
 	a.report(st, res)
 	st.release = append(st.release, run.waiters...)
 }

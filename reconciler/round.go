@@ -65,7 +65,8 @@ type roundResult struct {
 	unhealthy map[plan.Key]appliers.Health
 	applied   int
 	deleted   int
-	again     bool // what had to wait can go on
+	again     bool   // what had to wait can go on
+	heard     uint64 // the news about others that the round knew, see registry.heard
 	message   string
 }
 
@@ -125,6 +126,7 @@ func (r *round) guard(ctx context.Context) roundResult {
 func (r *round) run(ctx context.Context) {
 	r.started = r.m.opts.Now()
 	r.out = roundResult{
+		heard:   r.m.registry.heard(r.app.Name),
 		attempt: r.attempt, record: r.record, accepted: r.accepted, judgedBy: r.judgedBy, observed: r.observed,
 		failures: r.failures, pending: map[plan.Key]time.Time{}, writers: map[plan.Key]string{},
 	}
