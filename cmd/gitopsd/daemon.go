@@ -84,7 +84,11 @@ func runDaemon(ctx context.Context, o daemonOptions, log *slog.Logger) (err erro
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	log.Info("gitopsd started", "version", version, "config", d.config, "state", d.stateDir, "socket", d.socket, "metrics", d.metrics)
+	address := "none"
+	if metrics != nil {
+		address = metrics.listener.Addr().String()
+	}
+	log.Info("gitopsd started", "version", version, "config", d.config, "state", d.stateDir, "socket", d.socket, "metrics", address)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.manager.Run(ctx, first) })
 	group.Go(func() error {

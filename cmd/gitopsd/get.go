@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +15,8 @@ func (c *cli) getCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get APP OBJECT",
 		Short: "Show one object as desired and as observed",
-		Long: "Show one object as desired and as observed. OBJECT is a key as status and diff print it, or any part of one\n" +
+		Long: "Show one object: where it is declared, what was observed of it, and where the two differ. -o yaml shows all of\n" +
+			"the desired and of the observed object. OBJECT is a key as status and diff print it, or any part of one\n" +
 			"that names only one object. Secrets are masked.",
 		Example:           "  gitopsd get web File/motd\n  gitopsd get web host:host.gitopsd.io/File/motd -o yaml",
 		Args:              arguments(2, 2, "APP OBJECT"),
@@ -73,13 +73,6 @@ func (c *cli) printObject(o *pb.GetObjectResponse) {
 	} {
 		if line[1] != "" {
 			fmt.Fprintf(c.out, "%-10s %s\n", line[0]+":", safe(line[1]))
-		}
-	}
-	if o.DesiredJson != "" {
-		var text strings.Builder
-		if err := printYAML(&text, []byte(o.DesiredJson)); err == nil {
-			fmt.Fprintln(c.out, "desired:")
-			block(c.out, "  ", text.String())
 		}
 	}
 	switch {

@@ -1,7 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +33,8 @@ func TestMain(m *testing.M) {
 //	eventually CMD...  run a program again until it succeeds, for 30 s at most
 //	never CMD...       run a program again and again for 1 s; it must not succeed once
 //	push MESSAGE       commit all of fleet and push it
+//	http STATUS LOG PATH  get PATH from the metrics address that the daemon of LOG (JSON) names until
+//	                   the status is STATUS; the body is left in the file body
 //
 // A daemon is started by: exec gitopsd run $CONFIG $STATE $METRICS &daemon&
 func TestStories(t *testing.T) {
@@ -34,19 +42,23 @@ func TestStories(t *testing.T) {
 		Dir: "../../testdata", RequireUniqueNames: true, RequireExplicitExec: true,
 		Setup: setUpStory,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"eventually": eventually, "never": never, "push": push,
+			"eventually": eventually, "never": never, "push": push, "http": httpGet,
 		},
 	})
 }
 
 func setUpStory(env *testscript.Env) error {
 	home := env.WorkDir
+	docs, err := filepath.Abs("../../docs")
+	if err != nil {
+		return err
+	}
 	for key, value := range map[string]string{
 		"HOME": home, "GITOPSD_SOCKET": filepath.Join(home, "s"),
 		"GIT_CONFIG_NOSYSTEM": "1", "GIT_AUTHOR_NAME": "Ada Admin", "GIT_AUTHOR_EMAIL": "ada@example.org",
 		"GIT_COMMITTER_NAME": "Ada Admin", "GIT_COMMITTER_EMAIL": "ada@example.org", "NO_COLOR": "1",
 		"CONFIG": "--config=" + filepath.Join(home, "etc"), "STATE": "--state-dir=" + filepath.Join(home, "state"),
-		"METRICS": "--metrics-address=", "TZ": "UTC",
+		"METRICS": "--metrics-address=", "TZ": "UTC", "DOCS": docs,
 	} {
 		env.Setenv(key, value)
 	}
@@ -140,4 +152,41 @@ func push(ts *testscript.TestScript, _ bool, args []string) {
 	} {
 		ts.Check(ts.Exec("git", append([]string{"-C", ts.MkAbs("fleet")}, git...)...))
 	}
+}
+
+func httpGet(ts *testscript.TestScript, _ bool, args []string) {
+	var last string
+	for end := time.Now().Add(storyPatience); time.Now().Before(end); pause(storyPause) {
+		status, body, err := fetchFrom(ts.MkAbs(args[1]), args[2])
+		if err == nil && fmt.Sprint(status) == args[0] {
+			ts.Check(os.WriteFile(ts.MkAbs("body"), body, 0o644))
+			return
+		}
+		last = fmt.Sprintf("%d %s %v", status, body, err)
+	}
+	ts.Fatalf("%v: the last answer was %s", args, last)
+}
+
+// fetchFrom finds the address in the daemon's log and gets a path from it.
+func fetchFrom(log, path string) (status int, body []byte, err error) {
+	lines, err := os.ReadFile(log)
+	if err != nil {
+		return 0, nil, err
+	}
+	for line := range bytes.Lines(lines) {
+		var record struct{ Msg, Metrics string }
+		if err := json.Unmarshal(line, &record); err != nil {
+			return 0, nil, fmt.Errorf("%s: %q: %w", log, line, err)
+		}
+		if record.Msg != "gitopsd started" {
+			continue
+		}
+		res, err := http.Get("http://" + record.Metrics + path)
+		if err != nil {
+			return 0, nil, err
+		}
+		body, err := io.ReadAll(res.Body)
+		return res.StatusCode, body, errors.Join(err, res.Body.Close())
+	}
+	return 0, nil, errors.New("the daemon has not said where its metrics are")
 }

@@ -107,7 +107,21 @@ func parseAs(version ast.RegoVersion, path, text string, caps *ast.Capabilities)
 	if err == nil && m == nil {
 		err = fmt.Errorf("%s: the file is empty; give it a package or remove it", path)
 	}
-	return m, err
+	return m, eachLine(err)
+}
+
+// eachLine leaves out the count that comes before several errors of OPA: the
+// first line is often all that is shown, and has to name the place.
+func eachLine(err error) error {
+	var errs ast.Errors
+	if !errors.As(err, &errs) {
+		return err
+	}
+	lines := make([]string, 0, len(errs))
+	for _, e := range errs {
+		lines = append(lines, e.Error())
+	}
+	return errors.New(strings.Join(lines, "\n"))
 }
 
 func packageName(m *ast.Module) string {
