@@ -155,7 +155,7 @@ func TestDocumentedSnippets(t *testing.T) {
 
 func validSnippet(t *testing.T, name, body string) {
 	t.Helper()
-	if out, errOut, code := runCLI(t, streams{}, "validate", write(t, "a.yaml", body)); code != exitOK {
+	if out, errOut, code := runCLI(t, streams{}, "validate", write(t, "a.yaml", body), "--var", "domain=example.org"); code != exitOK {
 		t.Errorf("%s: exit %d: %s%s", name, code, out, errOut)
 	}
 }

@@ -30,7 +30,7 @@ func (c *cli) statusCommand() *cobra.Command {
 		Short: "Show how the targets stand to Git",
 		Long: "Show how the targets stand to Git.\n\n" +
 			"With --exit-code the code is 0 when everything is in sync, 2 when something drifted or is out of sync,\n" +
-			"3 when the state is stale or unknown, and 1 for an error.",
+			"3 when the state is stale or unknown; every other code is an error, as 7 when no daemon answers.",
 		Example:           "  gitopsd status\n  gitopsd status web --diff\n  gitopsd status -o json | jq '.applications[].sync'",
 		Args:              arguments(0, -1, "[APP...]"),
 		ValidArgsFunction: c.applicationNames,
