@@ -25,10 +25,12 @@ var (
 
 // ObjectView is what is known of one object.
 type ObjectView struct {
-	Key      plan.Key
-	Origin   manifest.Origin
-	Locator  string
-	Desired  *manifest.Object // nil when it is not desired
+	Key     plan.Key
+	Origin  manifest.Origin
+	Locator string
+	// Desired is the object as its target understands it, in which secrets are
+	// masked; nil when it is not desired.
+	Desired  *manifest.Object
 	Observed plan.Observed
 	Entry    *plan.Entry // nil when it is not owned
 	// Fields is the present difference, drift and intent together.

@@ -88,7 +88,7 @@ func (v *view) object(ref string) (ObjectView, error) {
 	out := ObjectView{Key: k}
 	if v.accepted != nil {
 		if item, ok := v.accepted.items.get(k); ok {
-			out.Desired, out.Origin, out.Locator = item.Source, item.Source.Origin(), item.Locator
+			out.Desired, out.Origin, out.Locator = item.Object, item.Source.Origin(), item.Locator
 		}
 	}
 	if e, ok := v.app.m.registry.entry(v.app.Name, k); ok {
