@@ -82,9 +82,10 @@ observe "after the revert all is in step again" synced
 scene "Drift: somebody edits the host by hand"
 run sh -c "echo 'Welcome, stranger' >'$dir/host/etc/motd'"
 observe "the change is undone" grep -q 'kept in step with Git' "$dir/host/etc/motd"
+observe "the drift was noticed, and is on record" sh -c "'$bin' audit query --app web --kind DriftDetected | grep -q /spec/content"
 gitopsd audit query --app web --limit 3
 
-scene "A prune over budget: one commit removes four files"
+scene "A prune over budget: one commit removes five files"
 git -C "$dir/fleet" rm --quiet hosts/web/cron.yaml hosts/web/motd.yaml
 sed -i '/^---$/,$d' "$dir/fleet/hosts/web/nginx.yaml"
 commit "Remove more than was meant"

@@ -311,7 +311,10 @@ func (s *source) accept(ctx context.Context, revision string) (string, error) {
 	if revision == "" {
 		revision = refused
 	}
-	if revision == "" || (refused != "" && revision != refused) {
+	if revision == "" {
+		return "", fmt.Errorf("source %s: %w: no rewritten history waits to be accepted", s.Name, ErrPrecondition)
+	}
+	if refused != "" && revision != refused {
 		return "", fmt.Errorf("source %s: %w: the refused revision is %q; look at it first and name that one", s.Name, ErrPrecondition, refused)
 	}
 	rec.Accept = revision
