@@ -203,6 +203,6 @@ func TestFencedManagerStopsWriting(t *testing.T) {
 		s.commit(map[string]string{"a.yaml": thing("a", "2")})
 		s.wantQuiet("web", time.Hour, 120)
 		s.wantValue("one", "a", int64(1))
-		s.wantSync("web", Synced, "newer leader") // with what was accepted before
+		s.wantSync("web", Stale, "newer leader") // with what was accepted before
 	})
 }

@@ -167,7 +167,7 @@ func TestLocalMirrorIsLost(t *testing.T) {
 		s.repo.SetDown(errors.New("no route"))
 		s.start()
 		s.wantQuiet("web", time.Hour, 90)
-		s.wantSync("web", OutOfSync, "local copy damaged")
+		s.wantSync("web", Stale, "local copy damaged")
 		s.wantCounts("one", 1, 1, 0)
 		s.repo.SetDown(nil)
 		s.pass(12 * time.Minute)

@@ -89,6 +89,9 @@ func (m *Manager) status(a *app) Status {
 		s.Message = fmt.Sprintf("last seen complete %s ago; %s", age.Round(time.Second), s.Message)
 		s.Sync = Stale
 	}
+	if src := m.source(a.Source); src != nil && (s.Sync == Synced || s.Sync == OutOfSync) {
+		s.Sync, s.Message = src.doubt(s.Sync, s.Message, a.StaleAfter)
+	}
 	if s.running {
 		s.Phase, _ = a.phase.Load().(Phase)
 	}

@@ -128,6 +128,7 @@ func (m *Manager) openSource(ctx context.Context, c SourceConfig) (*source, erro
 		return nil, err
 	}
 	s := &source{
+		opened: m.opts.Now(),
 		Source: opened, config: c, store: m.opts.Store, epoch: m.opts.Epoch, opts: &m.opts,
 		budget: m.hostBudget(c), advance: m.advanced, event: m.event, jitter: m.jitter,
 		kicks: make(chan struct{}, 1), polling: make(chan struct{}, 1), done: make(chan struct{}),

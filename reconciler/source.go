@@ -66,6 +66,7 @@ type source struct {
 	next     time.Time
 	err      error
 	rewrite  string
+	opened   time.Time
 	failures int
 }
 
@@ -343,6 +344,26 @@ func (s *source) current() sourceHead {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.head
+}
+
+// doubt lowers the sync status of an application by what is known of its source:
+// a head that was refused is not what runs, and one that could not be asked for
+// longer than bound may have moved on. Before the first answer of this process
+// the time counts from its start.
+func (s *source) doubt(sync SyncStatus, message string, bound time.Duration) (SyncStatus, string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rewrite != "" {
+		sync = OutOfSync
+	}
+	answered := s.polledAt
+	if answered.IsZero() {
+		answered = s.opened
+	}
+	if age := s.opts.Now().Sub(answered); s.err != nil && age > bound {
+		return Stale, fmt.Sprintf("the source has not answered for %s; %s", age.Round(time.Second), message)
+	}
+	return sync, message
 }
 
 // status returns what is known of the source.
