@@ -55,11 +55,26 @@ func (s *localSession) readRefs() error {
 	objects := filesystem.NewStorage(osfs.New(s.store.dir, osfs.WithBoundOS()), cache.NewObjectLRU(deltaCache))
 	defer objects.Close()
 	s.refs = packp.NewAdvRefs()
+	// Listing a directory may miss a ref that is being replaced by a rename, so it
+	// is listed again: a ref that is there is seen in one of the passes.
+	for range refPasses {
+		if err := s.listRefs(objects); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refPasses is how often the refs of a repository on disk are listed.
+const refPasses = 3
+
+// listRefs adds the refs of one listing to what was seen before.
+func (s *localSession) listRefs(objects *filesystem.Storage) error {
 	iter, err := objects.IterReferences()
 	if err != nil {
 		return err
 	}
-	err = iter.ForEach(func(r *plumbing.Reference) error {
+	return iter.ForEach(func(r *plumbing.Reference) error {
 		name := r.Name().String()
 		r, err := storer.ResolveReference(objects, r.Name())
 		if err != nil {
@@ -82,12 +97,12 @@ func (s *localSession) readRefs() error {
 			}
 			target = tag.Target
 		}
+		delete(s.refs.Peeled, name)
 		if target != r.Hash() {
 			s.refs.Peeled[name] = target
 		}
 		return nil
 	})
-	return err
 }
 
 func (s *localSession) pack(ctx context.Context, req packRequest, w io.Writer) error {

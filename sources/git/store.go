@@ -12,6 +12,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/storage/filesystem"
+	"github.com/go-git/go-git/v5/storage/filesystem/dotgit"
 
 	"github.com/gitopsd/gitopsd/sources"
 )
@@ -56,15 +57,37 @@ func (s *store) reloadLocked() error {
 	return err
 }
 
-// with runs read on the storage. What is not found is looked for once more after
-// a reload: another process may have merged the packs.
+// maxReloads is how often a read is tried again: each time somebody else merged
+// the packs between finding an object and reading it.
+const maxReloads = 3
+
+// outdated reports an error that comes from files which are not there any more.
+func outdated(err error) bool {
+	for _, e := range []error{
+		plumbing.ErrObjectNotFound, fs.ErrNotExist, fs.ErrClosed, dotgit.ErrPackfileNotFound, dotgit.ErrIdxNotFound,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// with runs read on the storage. What is not found is looked for again after a
+// reload: another process may have merged the packs.
 func (s *store) with(hash plumbing.Hash, read func(*filesystem.Storage) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := guard(func() error { return read(s.open()) })
-	if errors.Is(err, plumbing.ErrObjectNotFound) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrClosed) {
+	for range maxReloads {
+		if !outdated(err) {
+			break
+		}
 		s.reloadLocked()
 		err = guard(func() error { return read(s.open()) })
+		if errors.Is(err, plumbing.ErrObjectNotFound) {
+			break // all packs were looked at anew
+		}
 	}
 	var path *fs.PathError
 	switch {
