@@ -2,10 +2,12 @@ package git
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
@@ -14,6 +16,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/storer"
 	"github.com/go-git/go-git/v5/storage/filesystem"
+	"github.com/go-git/go-git/v5/storage/filesystem/dotgit"
 
 	"github.com/gitopsd/gitopsd/sources"
 )
@@ -57,16 +60,25 @@ func (s *localSession) readRefs() error {
 	s.refs = packp.NewAdvRefs()
 	// Listing a directory may miss a ref that is being replaced by a rename, so it
 	// is listed again: a ref that is there is seen in one of the passes.
-	for range refPasses {
-		if err := s.listRefs(objects); err != nil {
+	for seen, tries := 0, 0; seen < refPasses; tries++ {
+		err := s.listRefs(objects)
+		if errors.Is(err, dotgit.ErrEmptyRefFile) && tries < refTries {
+			continue // the lock file of a ref that is being written
+		}
+		if err != nil {
 			return err
 		}
+		seen++
 	}
 	return nil
 }
 
-// refPasses is how often the refs of a repository on disk are listed.
-const refPasses = 3
+// refPasses is how often the refs of a repository on disk are listed, refTries
+// how often a listing may meet a ref that is just being written.
+const (
+	refPasses = 3
+	refTries  = 50
+)
 
 // listRefs adds the refs of one listing to what was seen before.
 func (s *localSession) listRefs(objects *filesystem.Storage) error {
@@ -76,6 +88,9 @@ func (s *localSession) listRefs(objects *filesystem.Storage) error {
 	}
 	return iter.ForEach(func(r *plumbing.Reference) error {
 		name := r.Name().String()
+		if strings.HasSuffix(name, ".lock") {
+			return nil // git is about to replace the ref beside it
+		}
 		r, err := storer.ResolveReference(objects, r.Name())
 		if err != nil {
 			return nil // HEAD of a repository without commits
