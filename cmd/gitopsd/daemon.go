@@ -22,7 +22,6 @@ import (
 	"github.com/gitopsd/gitopsd/internal/api"
 	"github.com/gitopsd/gitopsd/internal/audit"
 	"github.com/gitopsd/gitopsd/internal/config"
-	"github.com/gitopsd/gitopsd/internal/effect"
 	"github.com/gitopsd/gitopsd/internal/manifest"
 	"github.com/gitopsd/gitopsd/internal/store"
 	"github.com/gitopsd/gitopsd/internal/store/bolt"
@@ -128,8 +127,12 @@ func (d *daemon) openState(ctx context.Context) (db store.Store, err error) {
 	if err != nil {
 		return nil, err
 	}
+	seam, err := newSeam()
+	if err != nil {
+		return nil, err
+	}
 	path := filepath.Join(d.stateDir, "gitopsd.db")
-	db, err = bolt.Open(path, bolt.Options{})
+	db, err = bolt.Open(path, bolt.Options{Effect: seam})
 	if errors.Is(err, bolt.ErrLocked) {
 		return nil, err
 	}
@@ -146,7 +149,7 @@ func (d *daemon) openState(ctx context.Context) (db store.Store, err error) {
 		return nil, err
 	}
 	d.wiring = wiring{
-		stateDir: d.stateDir, store: db, sealer: sealer, log: d.log, seam: effect.Direct, epoch: epoch,
+		stateDir: d.stateDir, store: db, sealer: sealer, log: d.log, seam: seam, epoch: epoch,
 		protected: []string{d.stateDir, d.config, d.socket},
 	}
 	registry := prometheus.NewRegistry()
