@@ -191,8 +191,8 @@ func (w *wiring) policySet(p config.PolicySet) (reconciler.PolicySetConfig, *rec
 	return set, nil, nil
 }
 
-// policyLoader compiles a policy set from the files of its source, or from the
-// library that ships with gitopsd.
+// policyLoader compiles a policy set from the files of its source, nil when it
+// has none, and from the library that ships with gitopsd.
 func policyLoader(p config.PolicySet) (func(context.Context, map[string][]byte) (policies.Policy, error), error) {
 	shipped := map[string][]byte{}
 	for _, name := range p.Spec.Library {
@@ -207,15 +207,16 @@ func policyLoader(p config.PolicySet) (func(context.Context, map[string][]byte) 
 		return nil, fmt.Errorf("%s: policy set %s: spec.data: %w", p.Origin, p.Name, err)
 	}
 	return func(ctx context.Context, files map[string][]byte) (policies.Policy, error) {
-		if files == nil {
-			files = shipped
-		}
 		modules, data := opa.Split(files)
+		if len(modules) == 0 && files != nil && len(shipped) > 0 {
+			// The rules of the library must not hide that the set's own are gone.
+			return nil, fmt.Errorf("%w: beside the library the set names a directory, and it holds no .rego file; put rules there, or data alone under spec.data", opa.ErrNotEffective)
+		}
 		if len(p.Spec.Data) > 0 {
 			data["spec.data"] = inline
 		}
 		engine, err := opa.Load(ctx, opa.Options{
-			Modules: modules, Data: data, Namespaces: p.Spec.Namespaces, AllowBuiltins: p.Spec.AllowBuiltins,
+			Modules: modules, Library: shipped, Data: data, Namespaces: p.Spec.Namespaces, AllowBuiltins: p.Spec.AllowBuiltins,
 			Timeout: time.Duration(p.Spec.Timeout),
 		})
 		if err != nil {

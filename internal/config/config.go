@@ -133,7 +133,7 @@ type PolicySet struct {
 type PolicySetSpec struct {
 	Dir           string         `json:"dir,omitempty" oneof:"1" path:"true" doc:"A directory on this host with .rego, .json and .yaml files."`
 	Source        *PolicySource  `json:"source,omitempty" oneof:"1" doc:"A directory of a Source other than the one that is judged."`
-	Library       []string       `json:"library,omitempty" oneof:"1" minItems:"1" doc:"Names of policies that come with gitopsd."`
+	Library       []string       `json:"library,omitempty" oneof:"also" minItems:"1" doc:"Names of policies that come with gitopsd. They judge alone or beside those of dir or source, whatever namespaces says."`
 	Namespaces    []string       `json:"namespaces,omitempty" doc:"Rego packages whose deny, violation and warn rules judge objects. Default: every package but gitopsd.* and tests. Package gitopsd.change always judges changes."`
 	Data          map[string]any `json:"data,omitempty" doc:"Values that rules read under data."`
 	AllowBuiltins []string       `json:"allowBuiltins,omitempty" doc:"Rego built-in functions to allow although their answer may change from call to call."`

@@ -66,20 +66,26 @@ func (d *decoder) unknown(at manifest.Pointer, m map[string]any, fields []field)
 	}
 }
 
-// exclusive checks that exactly one of the alternatives is there.
+// exclusive checks that exactly one of the alternatives is there, or none beside
+// a field that can take their place.
 func (d *decoder) exclusive(at manifest.Pointer, m map[string]any, fields []field) {
 	var all, set []string
+	replaced := false
 	for _, f := range fields {
-		if !f.oneof {
+		if !f.oneof && !f.also {
 			continue
 		}
 		all = append(all, f.name)
-		if _, ok := m[f.name]; ok {
+		_, ok := m[f.name]
+		switch {
+		case ok && f.also:
+			replaced = true
+		case ok:
 			set = append(set, f.name)
 		}
 	}
 	switch {
-	case len(all) == 0 || len(set) == 1:
+	case len(all) == 0 || len(set) == 1 || len(set) == 0 && replaced:
 	case len(set) == 0:
 		d.problem(at, "", "one of %s is required", strings.Join(all, ", "))
 	default:

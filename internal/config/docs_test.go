@@ -29,6 +29,8 @@ func rows(b *strings.Builder, prefix string, t reflect.Type) {
 			def = "**required**"
 		case f.oneof:
 			def = "one of these"
+		case f.also:
+			def = "one of these, or beside one"
 		case f.def != "":
 			def = "`" + f.def + "`"
 		}

@@ -23,6 +23,7 @@ type field struct {
 	typ      reflect.Type
 	required bool
 	oneof    bool     // exactly one field with this mark is set in the struct
+	also     bool     // is set in place of the fields marked oneof, or beside one of them
 	def      string   // default, in the form in which it is written
 	enum     []string // allowed values
 	pattern  string   // regular expression of the string, or of each string of a list
@@ -43,7 +44,8 @@ func fieldsOf(t reflect.Type) []field {
 		f := field{
 			name: name, index: i, typ: sf.Type,
 			required: sf.Tag.Get("required") != "",
-			oneof:    sf.Tag.Get("oneof") != "",
+			oneof:    sf.Tag.Get("oneof") == "1",
+			also:     sf.Tag.Get("oneof") == "also",
 			def:      sf.Tag.Get("default"),
 			pattern:  sf.Tag.Get("pattern"),
 			isPath:   sf.Tag.Get("path") != "",

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -76,7 +77,7 @@ func metadataSchema() map[string]any {
 func structSchema(t reflect.Type) map[string]any {
 	properties := map[string]any{}
 	var required []string
-	var alternatives []any
+	var alternatives, alone []any
 	for _, f := range fieldsOf(t) {
 		schema := typeSchema(f.typ, f)
 		schema["description"] = f.doc
@@ -90,6 +91,12 @@ func structSchema(t reflect.Type) map[string]any {
 		if f.oneof {
 			alternatives = append(alternatives, map[string]any{"required": []string{f.name}})
 		}
+		if f.also {
+			alone = append(alone, map[string]any{"required": []string{f.name}})
+		}
+	}
+	if alone != nil {
+		alternatives = append(slices.Clip(alternatives), map[string]any{"anyOf": alone, "not": map[string]any{"anyOf": alternatives}})
 	}
 	s := map[string]any{"type": "object", "additionalProperties": false, "properties": properties}
 	if required != nil {

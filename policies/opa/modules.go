@@ -187,6 +187,19 @@ func (s ruleSet) effective(modules map[string]*ast.Module, namespaces []string) 
 	return nil
 }
 
+// addsSomething refuses modules beside a library that neither judge nor exempt:
+// the rules of the library would hide that these do nothing.
+func addsSomething(modules map[string]*ast.Module) error {
+	for _, m := range modules {
+		for _, r := range m.Rules {
+			if name, err := ruleName(r); err != nil || name != "" {
+				return err
+			}
+		}
+	}
+	return fmt.Errorf("%w: beside the library there is no rule named deny, violation, warn (alone or with _suffix) or exception; packages found: %s", ErrNotEffective, packages(modules))
+}
+
 func packages(modules map[string]*ast.Module) string {
 	names := map[string]bool{}
 	for _, m := range modules {

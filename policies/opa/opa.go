@@ -39,6 +39,9 @@ import (
 // of an ordinary set takes well under a millisecond; what needs seconds is a mistake.
 const DefaultTimeout = 5 * time.Second
 
+// libraryPrefix keeps the paths of Options.Library apart from those of Modules.
+const libraryPrefix = "library:"
+
 // Options are what an engine is made of. Split makes Modules and Data of the
 // files of a directory.
 type Options struct {
@@ -47,6 +50,9 @@ type Options struct {
 	Modules map[string][]byte
 	// Data are YAML or JSON files by path, all merged into the root of `data`.
 	Data map[string][]byte
+	// Library are Rego files that judge beside Modules, by path, whatever
+	// Namespaces says. Modules may add rules and exceptions to their packages.
+	Library map[string][]byte
 	// Namespaces are the packages whose rules judge objects, as with conftest's
 	// --namespace. Empty means every package that is not reserved (gitopsd.*)
 	// and not named *_test. Rules in gitopsd.change always judge changes.
@@ -87,15 +93,7 @@ func Load(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	modules, err := parseModules(o.Modules, caps)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkTestFiles(modules); err != nil {
-		return nil, err
-	}
-	maps.DeleteFunc(modules, func(path string, _ *ast.Module) bool { return isTestFile(path) })
-	rules, err := collect(modules, o.Namespaces)
+	modules, rules, err := loadRules(o, caps)
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +117,36 @@ func Load(ctx context.Context, o Options) (*Engine, error) {
 	}
 	e.changes, err = prepare(ctx, compiler, store, rules.changes)
 	return e, err
+}
+
+// loadRules parses everything but the tests and finds the rules to judge by.
+func loadRules(o Options, caps *ast.Capabilities) (map[string]*ast.Module, ruleSet, error) {
+	modules, err := parseModules(o.Modules, caps)
+	if err != nil {
+		return nil, ruleSet{}, err
+	}
+	if err := checkTestFiles(modules); err != nil {
+		return nil, ruleSet{}, err
+	}
+	maps.DeleteFunc(modules, func(path string, _ *ast.Module) bool { return isTestFile(path) })
+	if len(modules) > 0 && len(o.Library) > 0 {
+		if err := addsSomething(modules); err != nil {
+			return nil, ruleSet{}, err
+		}
+	}
+	library, err := parseModules(o.Library, caps)
+	if err != nil {
+		return nil, ruleSet{}, err
+	}
+	namespaces := slices.Clone(o.Namespaces)
+	for path, m := range library {
+		modules[libraryPrefix+path] = m
+		if pkg := packageName(m); len(o.Namespaces) > 0 && !slices.Contains(namespaces, pkg) {
+			namespaces = append(namespaces, pkg)
+		}
+	}
+	rules, err := collect(modules, namespaces)
+	return modules, rules, err
 }
 
 func compile(ctx context.Context, modules map[string]*ast.Module, caps *ast.Capabilities, store storage.Store) (*ast.Compiler, error) {
@@ -213,6 +241,7 @@ func digest(o Options, caps *ast.Capabilities) string {
 	}
 	part(h, "opa", version.Version)
 	files("module", o.Modules)
+	files("library", o.Library)
 	files("data", o.Data)
 	for _, b := range caps.Builtins {
 		part(h, "builtin", b.Name)

@@ -158,6 +158,35 @@ func TestC42WrongResult(t *testing.T) {
 	}
 }
 
+// A library judges beside rules of one's own, whatever the namespaces; it does
+// not hide that these do nothing (row C-42).
+func TestC42LibraryBeside(t *testing.T) {
+	library := files("package shipped\n\ndeny_mode contains \"shipped\" if input.spec.mode == \"0777\"")
+	own := "package main\n\ndeny contains \"own\"\n-- more.rego --\npackage shipped\n\nexception contains [\"mode\"] if input.metadata.name == \"drop\""
+	for _, namespaces := range [][]string{nil, {"main"}, {"main", "shipped"}} {
+		e, err := opa.Load(t.Context(), opa.Options{Modules: files(own), Library: library, Namespaces: namespaces})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]string{"motd": "deny main.deny: own\ndeny shipped.deny_mode: shipped\n", "drop": "deny main.deny: own\n"} {
+			if got := judge(t, e, file(t, name, "0777")); got != want {
+				t.Errorf("namespaces %v, %s:\n%s", namespaces, name, got)
+			}
+		}
+	}
+	if _, err := opa.Load(t.Context(), opa.Options{Library: library}); err != nil {
+		t.Errorf("alone: %v", err)
+	}
+	for name, text := range map[string]string{
+		"rule renamed": "package main\n\ndenied contains \"x\"", "namespace renamed": "package mian\n\ndeny contains \"x\"", "helpers": "package main\n\nx := 1",
+	} {
+		err := loadError(t, opa.Options{Modules: files(text), Library: library, Namespaces: []string{"main"}})
+		if !errors.Is(err, opa.ErrNotEffective) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // Row C-43: a decision that flaps is no decision.
 func TestC43Flapping(t *testing.T) {
 	e, err := opa.Load(t.Context(), opa.Options{
@@ -251,6 +280,7 @@ func TestDigestCoversWhatVerdictsDependOn(t *testing.T) {
 	for name, change := range map[string]func(*opa.Options){
 		"module":     func(o *opa.Options) { o.Modules["a.rego"] = []byte("package main\ndeny contains \"y\"") },
 		"new module": func(o *opa.Options) { o.Modules["b.rego"] = []byte("package main\nwarn contains \"y\"") },
+		"library":    func(o *opa.Options) { o.Library = files("package shipped\ndeny contains \"x\"") },
 		"data":       func(o *opa.Options) { o.Data["d.yaml"] = []byte("a: 2") },
 		"namespaces": func(o *opa.Options) { o.Namespaces = []string{"main"} },
 		"builtins":   func(o *opa.Options) { o.AllowBuiltins = []string{"time.now_ns"} },
