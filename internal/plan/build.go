@@ -233,6 +233,7 @@ func (n *Counts) add(c *Change) {
 		n.Create++
 	case Update:
 		n.Update++
+		n.Remove += len(c.Removes)
 	case Adopt:
 		n.Adopt++
 	case Delete:

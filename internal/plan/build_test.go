@@ -152,6 +152,14 @@ func TestBuildCases(t *testing.T) {
 		"gate-protected": func(w *world) {
 			w.want("a", one).want("b", one).applied().drop("a").opts.Protected = func(id manifest.ID) bool { return id.Name == "a" }
 		},
+		"strangers":           strangersCase(3, func(*world) {}),
+		"strangers-one":       strangersCase(1, func(*world) {}),
+		"strangers-over":      strangersCase(12, func(w *world) { w.opts.Prune = false }),
+		"strangers-left":      strangersCase(3, func(w *world) { w.opts.Drift = heal(DriftReport, "/spec/strangers") }),
+		"strangers-waits":     strangersCase(3, func(w *world) { w.want("d", exclusive("0755"), "x").unknown[file("x")] = "timeout" }),
+		"strangers-not-ours":  strangersCase(3, func(w *world) { w.entries = nil }),
+		"strangers-taken":     strangersCase(3, func(w *world) { w.entries, w.opts.Adopt = nil, AdoptAlways }),
+		"strangers-and-prune": strangersCase(2, func(w *world) { w.drop("o1").opts.Budget = Budget{MaxCount: 2, MaxPercent: -1} }),
 		"escapes": func(w *world) {
 			w.want("a", m{"\x1b[31mkey": "\x1b[2J\u202e"}).want("b", one).unknown[file("b")] = "bad\x1b]0;title\x07\nnext"
 		},
@@ -162,6 +170,25 @@ func TestBuildCases(t *testing.T) {
 			set(w)
 			golden(t, name, story(t, w.build(t)))
 		})
+	}
+}
+
+func exclusive(mode string) m { return m{"mode": mode, "strangers": []any{}} }
+
+// strangersCase: next to directory d of ten objects stand n things that nobody declared.
+func strangersCase(n int, set func(*world)) func(*world) {
+	return func(w *world) {
+		w.want("d", exclusive("0755")).want("x", m{"mode": "0600"})
+		for i := range 8 {
+			w.want(fmt.Sprintf("o%d", i), m{"mode": "0600"})
+		}
+		w.applied()
+		var beside []string
+		for i := range n {
+			beside = append(beside, fmt.Sprintf("/srv/d/s%02d", i))
+		}
+		w.beside("d", beside...)
+		set(w)
 	}
 }
 

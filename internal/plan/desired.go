@@ -220,8 +220,20 @@ func (b *builder) entryFor(w *want) Entry {
 	return e
 }
 
+// removes says what a change takes along. One that is blocked by itself says
+// nothing: what would go is only known once it may be made.
+func (w *want) removes() []string {
+	r := w.obs.Removes
+	shown := func(f FieldChange) bool { return r.Field.Covers(f.Path) }
+	if w.c.Action != Update || w.c.Blocked != "" || !slices.ContainsFunc(w.c.Fields, shown) {
+		return nil
+	}
+	return r.Addresses
+}
+
 // pending finishes a change that writes: its record goes before it.
 func (b *builder) pending(w *want, was Applied) *Change {
+	w.c.Removes = w.removes()
 	w.c.Entry = b.entryFor(w)
 	w.c.Entry.State, w.c.Entry.Applied, w.c.Entry.Writing = EntryPending, was, w.c.Applied
 	return w.c

@@ -22,14 +22,21 @@ const (
 // possible a few at a time would pass under it. Not counted are the forgotten,
 // those that await a hand-over, and all of them while prune is off. Of protected
 // kinds only the deletes that would be made are held.
+//
+// What changes remove besides counts like deletes, each by itself, also while
+// prune is off: that is about what is no longer declared, and this never was.
+// The percentage is of what is owned all the same, because nothing else is a
+// measure of the application: who removes more than that asks for an approval.
 func (b *builder) gates(p *Plan) []Gate {
-	if !b.opts.Prune {
-		return nil
-	}
 	var leaving, protected []GatedChange
+	besides := 0
 	for i := range p.Changes {
 		c := &p.Changes[i]
-		if c.Desired != nil || c.Action == Forget {
+		for _, address := range c.Removes {
+			leaving = append(leaving, GatedChange{Key: c.Key, Action: Delete, Removes: address})
+		}
+		besides += len(c.Removes)
+		if c.Desired != nil || c.Action == Forget || !b.opts.Prune {
 			continue
 		}
 		g := GatedChange{Key: c.Key, Action: Delete}
@@ -46,17 +53,22 @@ func (b *builder) gates(p *Plan) []Gate {
 		slices.SortFunc(changes, GatedChange.compare)
 		gates = append(gates, Gate{Kind: kind, Message: fmt.Sprintf(format, args...), Changes: changes})
 	}
-	n, owned := len(leaving), max(b.opts.Owned, len(leaving))
+	n, owned := len(leaving), max(b.opts.Owned, len(leaving)-besides)
+	deletes, measure := fmt.Sprintf("%d deletes", n), "of"
+	if besides > 0 {
+		deletes += fmt.Sprintf(" (%d of undeclared entries)", besides)
+		measure = "next to"
+	}
 	count, percent := b.opts.Budget.MaxCount, b.opts.Budget.MaxPercent
 	if b.opts.Want == 0 && b.opts.Owned > 0 && n > 0 {
 		add(GateEmpty, slices.Clone(leaving), "nothing is desired any more, and %d of %d objects would go; approve if this is meant, or restore the files", n, b.opts.Owned)
 	}
 	if count >= 0 && n > count {
-		add(GatePruneCount, slices.Clone(leaving), "%d deletes are more than prune.maxCount %d; approve them, or raise the limit", n, count)
+		add(GatePruneCount, slices.Clone(leaving), "%s are more than prune.maxCount %d; approve them, or raise the limit", deletes, count)
 	}
 	// One object is always a large part of a small application; a limit of 0 means it.
 	if percent >= 0 && (n > 1 || percent == 0) && n*100 > percent*owned {
-		add(GatePrunePercent, slices.Clone(leaving), "%d deletes of %d owned objects are more than prune.maxPercent %d; approve them, or raise the limit", n, owned, percent)
+		add(GatePrunePercent, slices.Clone(leaving), "%s %s %d owned objects are more than prune.maxPercent %d; approve them, or raise the limit", deletes, measure, owned, percent)
 	}
 	if len(protected) > 0 {
 		add(GateProtected, protected, "of kinds that are never deleted unasked: %d to delete; approve them, or restore the files", len(protected))
@@ -65,7 +77,7 @@ func (b *builder) gates(p *Plan) []Gate {
 }
 
 func (g GatedChange) compare(o GatedChange) int {
-	return cmp.Or(g.Key.Compare(o.Key), cmp.Compare(g.Action, o.Action), cmp.Compare(g.Want, o.Want))
+	return cmp.Or(g.Key.Compare(o.Key), cmp.Compare(g.Action, o.Action), cmp.Compare(g.Want, o.Want), cmp.Compare(g.Removes, o.Removes))
 }
 
 // Gated returns the changes under any gate, sorted, each once.
@@ -92,6 +104,14 @@ func (p *Plan) GatedDigest() string {
 		panic(err)
 	}
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// String is a gated change as people read it: what goes, and what takes it along.
+func (g GatedChange) String() string {
+	if g.Removes != "" {
+		return fmt.Sprintf("%s %s, which nobody declared (%s)", g.Action, g.Removes, g.Key)
+	}
+	return fmt.Sprintf("%s %s", g.Action, g.Key)
 }
 
 // CoveredBy reports whether every gated change is among the approved ones. A

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -84,6 +85,34 @@ func TestGates(t *testing.T) {
 				t.Errorf("gates %q, want %q", s, c.want)
 			}
 		})
+	}
+}
+
+// TestApprovalNamesRemovals: what goes besides is approved by its address, and
+// what has appeared since is not.
+func TestApprovalNamesRemovals(t *testing.T) {
+	with := func(addresses ...string) *Plan {
+		w := newWorld().want("d", exclusive("0755")).applied().beside("d", addresses...)
+		w.opts.Budget = Budget{MaxCount: 0, MaxPercent: -1}
+		return w.build(t)
+	}
+	two, three, other := with("/d/a", "/d/b"), with("/d/a", "/d/b", "/d/c"), with("/d/a", "/d/x")
+	if !CoveredBy(with("/d/b").Gates, two.Gated()) {
+		t.Error("a set that shrank must stay approved")
+	}
+	if CoveredBy(three.Gates, two.Gated()) || CoveredBy(other.Gates, two.Gated()) {
+		t.Error("what nobody looked at is approved")
+	}
+	if two.GatedDigest() == other.GatedDigest() {
+		t.Error("the digest must name the addresses")
+	}
+	raw, err := json.Marshal(two.Gated())
+	var back []GatedChange
+	if err == nil {
+		err = json.Unmarshal(raw, &back)
+	}
+	if err != nil || !CoveredBy(two.Gates, back) {
+		t.Errorf("a stored approval covers no more what it covered: %v %s", err, raw)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 //	empty        nothing to write or record, and nothing blocked
 //	counts       as in Counts
 //	changes      in the order of execution
-//	gates        kind, message and changes (key, action, want)
+//	gates        kind, message and changes (key, action, want, removes)
 //
 // Keys are in the form of Key.String, origins as "path:line". Secrets are
 // masked, and of an object only its changed fields appear.
@@ -30,6 +30,7 @@ type changeJSON struct {
 	Cause        Cause       `json:"cause"`
 	Fields       []fieldJSON `json:"fields,omitempty"`
 	Reported     []fieldJSON `json:"reported,omitempty"`
+	Removes      []string    `json:"removes,omitempty"`
 	Adopting     bool        `json:"adopting,omitempty"`
 	Record       bool        `json:"record,omitempty"`
 	TransferFrom string      `json:"transferFrom,omitempty"`
@@ -59,6 +60,8 @@ type gatedJSON struct {
 	Key    string          `json:"key"`
 	Action Action          `json:"action"`
 	Want   manifest.Digest `json:"want,omitempty"`
+	// Removes is the address of something undeclared that goes besides.
+	Removes string `json:"removes,omitempty"`
 }
 
 // MarshalJSON writes the documented form of a plan, with secrets masked and
@@ -74,7 +77,7 @@ func (p *Plan) MarshalJSON() ([]byte, error) {
 	for _, g := range p.Gates {
 		j := gateJSON{Kind: g.Kind, Message: g.Message, Changes: []gatedJSON{}}
 		for _, c := range g.Changes {
-			j.Changes = append(j.Changes, gatedJSON{Key: c.Key.String(), Action: c.Action, Want: c.Want})
+			j.Changes = append(j.Changes, gatedJSON{Key: c.Key.String(), Action: c.Action, Want: c.Want, Removes: c.Removes})
 		}
 		out.Gates = append(out.Gates, j)
 	}
@@ -84,7 +87,7 @@ func (p *Plan) MarshalJSON() ([]byte, error) {
 func (c *Change) json() changeJSON {
 	j := changeJSON{
 		Key: c.Key.String(), Action: c.Action, Cause: c.Cause,
-		Fields: fieldsJSON(c.Fields), Reported: fieldsJSON(c.Reported),
+		Fields: fieldsJSON(c.Fields), Reported: fieldsJSON(c.Reported), Removes: c.Removes,
 		Adopting: c.Adopting, Record: c.Record, Locator: c.Entry.Locator,
 		Wave: c.Wave, Depth: c.Depth, Origin: c.Origin.String(), Blocked: c.Blocked,
 	}

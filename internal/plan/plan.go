@@ -135,6 +135,18 @@ type Observed struct {
 	Owner string
 	// Writer names who changed the object last, where the target knows.
 	Writer string
+	// Removes is what writing the desired object would remove besides.
+	Removes Removal
+}
+
+// Removal is what stands next to an object, that nobody declared, and that goes
+// when the object is written, because the object asks for that.
+type Removal struct {
+	// Field is the field of the object that shows it. It is removed when that
+	// field is written; a rule that leaves the field leaves it too.
+	Field manifest.Pointer
+	// Addresses are locators on the object's target, sorted.
+	Addresses []string
 }
 
 // Action is what a change does.
@@ -208,6 +220,10 @@ type Change struct {
 	// have the same locator: a rename in Git that is no rename on the target. That
 	// record is dropped in the commit that stores Entry; no Forget says it again.
 	TransferFrom *Key
+	// Removes are the addresses of what the write removes besides, because nobody
+	// declared it, sorted. What is not among them stays, also when it has appeared
+	// since. Prune budgets count each as a delete.
+	Removes []string
 	// Adopting says that the write replaces content that gitopsd did not write,
 	// which the applier keeps first.
 	Adopting bool
@@ -232,6 +248,8 @@ type Counts struct {
 	Delete  int `json:"delete"`
 	Forget  int `json:"forget"`
 	Blocked int `json:"blocked"`
+	// Remove counts undeclared things that go besides; see Change.Removes.
+	Remove int `json:"remove,omitempty"`
 	// Drifted counts objects with at least one drifted field, healed or only reported.
 	Drifted int `json:"drifted"`
 }
@@ -284,10 +302,13 @@ type GatedChange struct {
 	Key    Key             `json:"key"`
 	Action Action          `json:"action"`
 	Want   manifest.Digest `json:"want,omitempty"` // digest of the desired object, "" for a delete
+	// Removes is the address of something undeclared that the change of Key
+	// removes; "" when the change itself is meant.
+	Removes string `json:"removes,omitempty"`
 }
 
-// Budget limits how much one plan may delete without an approval. It is taken as
-// it is: 0 asks for an approval of every delete, a negative number means no
+// Budget limits how much one plan may delete without an approval, what it removes
+// besides (Change.Removes) included. It is taken as it is: 0 asks for an approval of every delete, a negative number means no
 // limit. A configuration that says nothing means DefaultMaxCount and
 // DefaultMaxPercent; filling them in is its own business.
 type Budget struct {

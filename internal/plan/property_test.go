@@ -3,6 +3,7 @@ package plan
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"math/rand"
 	"reflect"
 	"slices"
@@ -50,6 +51,11 @@ func anyWorld(t *rapid.T) *world {
 		}
 		if rapid.IntRange(0, 3).Draw(t, "live"+n) > 0 {
 			w.there(n, anySpec().Draw(t, "live"))
+			if d, ok := w.desired[file(n)]; ok && d.Locator == path(n) && rapid.IntRange(0, 2).Draw(t, "exclusive"+n) == 0 {
+				d.Object = object(file(n), manifest.With(d.Object.Spec(), "/strangers", []any{}))
+				w.desired[file(n)] = d
+				w.beside(n, anyStrangers(t, n)...)
+			}
 			w.marks[path(n)] = rapid.SampledFrom([]string{"", "", "web", "shop"}).Draw(t, "mark")
 		}
 		switch rapid.IntRange(0, 15).Draw(t, "odd"+n) {
@@ -64,6 +70,14 @@ func anyWorld(t *rapid.T) *world {
 		}
 	}
 	return w
+}
+
+func anyStrangers(t *rapid.T, n string) []string {
+	list := make([]string, rapid.IntRange(1, 7).Draw(t, "strangers"))
+	for i := range list {
+		list[i] = fmt.Sprintf("%s/stranger%d", path(n), i)
+	}
+	return list
 }
 
 func locatorFor(t *rapid.T, n string) string {
@@ -127,6 +141,33 @@ func checkPlan(t *rapid.T, w *world, p *Plan) {
 		}
 	}
 	checkOrder(t, w, p, seen)
+	checkRemovals(t, w, p)
+}
+
+// checkRemovals: what goes besides was observed, its field is written, and over
+// the budget each of it needs an approval of its own.
+func checkRemovals(t *rapid.T, w *world, p *Plan) {
+	gated := p.Gated()
+	total := 0
+	for i := range p.Changes {
+		c := &p.Changes[i]
+		total += len(c.Removes)
+		if len(c.Removes) == 0 {
+			continue
+		}
+		seen := w.observe(c.Key).Removes
+		written := slices.ContainsFunc(c.Fields, func(f FieldChange) bool { return seen.Field.Covers(f.Path) })
+		if c.Action != Update || !written || !slices.Equal(c.Removes, seen.Addresses) || w.opts.Foreign[c.Key] != "" || w.unknown[c.Key] != "" {
+			t.Fatalf("%s: %s removes %v besides, fields %v", c.Key, c.Action, c.Removes, c.Fields)
+		}
+	}
+	for i := range p.Changes {
+		for _, address := range p.Changes[i].Removes {
+			if g := (GatedChange{Key: p.Changes[i].Key, Action: Delete, Removes: address}); total > w.opts.Budget.MaxCount && !slices.Contains(gated, g) {
+				t.Fatalf("%d removals, and %s is not gated", total, g)
+			}
+		}
+	}
 }
 
 // checkOrder: waves ascend, dependencies go first and are in an earlier level,

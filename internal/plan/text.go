@@ -42,7 +42,7 @@ func (p *Plan) Text(w io.Writer, opts TextOptions) error {
 			shown = min(shown, opts.MaxLines)
 		}
 		for _, c := range g.Changes[:shown] {
-			t.line("", "  ", "%s %s", c.Action, clean(c.Key.String()))
+			t.line("", "  ", "%s", clean(c.String()))
 		}
 		t.more(len(g.Changes)-shown, "  ")
 	}
@@ -65,6 +65,9 @@ func (p *Plan) Summary() string {
 		does = append(does, fmt.Sprintf("%d to adopt", n.Adopt))
 	}
 	does = append(does, fmt.Sprintf("%d to delete", n.Delete))
+	if n.Remove > 0 {
+		does = append(does, fmt.Sprintf("%d undeclared to remove", n.Remove))
+	}
 	if n.Forget > 0 {
 		does = append(does, fmt.Sprintf("%d to forget", n.Forget))
 	}
@@ -165,9 +168,27 @@ func (t *printer) change(c *Change) {
 	for _, f := range c.Fields {
 		t.field(f, c.Action != Create, "")
 	}
+	t.removes(c.Removes)
 	for _, f := range c.Reported {
 		t.field(f, true, ", left as it is")
 	}
+}
+
+// removes lists what a change removes besides.
+func (t *printer) removes(addresses []string) {
+	switch len(addresses) {
+	case 0:
+		return
+	case 1:
+		t.line(red, "    ", "removes 1 undeclared entry:")
+	default:
+		t.line(red, "    ", "removes %d undeclared entries:", len(addresses))
+	}
+	ls := make([]string, len(addresses))
+	for i, a := range addresses {
+		ls[i] = "- " + a
+	}
+	t.block(ls)
 }
 
 // field prints one difference; why says whether its cause is of interest.

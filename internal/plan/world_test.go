@@ -20,13 +20,14 @@ type world struct {
 	live    map[string]m      // by locator
 	marks   map[string]string // by locator
 	unknown map[Key]string
+	removes map[Key]Removal
 	opts    Options
 }
 
 func newWorld() *world {
 	return &world{
 		desired: map[Key]Desired{}, entries: map[Key]Entry{}, live: map[string]m{},
-		marks: map[string]string{}, unknown: map[Key]string{},
+		marks: map[string]string{}, unknown: map[Key]string{}, removes: map[Key]Removal{},
 		opts: Options{Application: "web", Digest: testSealer().Digest, Prune: true, Epoch: 1, Budget: Budget{DefaultMaxCount, DefaultMaxPercent}},
 	}
 }
@@ -87,6 +88,19 @@ func (w *world) drop(names ...string) *world {
 // there puts an object on the target.
 func (w *world) there(name string, spec m) *world {
 	w.live[path(name)] = object(file(name), spec).Content()
+	return w
+}
+
+// beside puts things that nobody declared next to an object, which are removed
+// when its field strangers is written.
+func (w *world) beside(name string, addresses ...string) *world {
+	list := make([]any, len(addresses))
+	for i, a := range addresses {
+		list[i] = a
+	}
+	at := w.desired[file(name)].Locator
+	w.live[at] = manifest.With(w.live[at], "/spec/strangers", list)
+	w.removes[file(name)] = Removal{Field: "/spec/strangers", Addresses: addresses}
 	return w
 }
 
@@ -175,7 +189,7 @@ func (w *world) observe(k Key) Observed {
 	if err != nil {
 		panic(err)
 	}
-	return Observed{Presence: Present, Object: o, Version: string(o.Hash()[:8]), Owner: w.marks[locator]}
+	return Observed{Presence: Present, Object: o, Version: string(o.Hash()[:8]), Owner: w.marks[locator], Removes: w.removes[k]}
 }
 
 // keys are all keys of the world, sorted; also of objects that are only there,
