@@ -46,7 +46,7 @@ func (p *policySet) refresh(ctx context.Context, revision string, tree sources.T
 	var files map[string][]byte
 	var err error
 	if tree != nil {
-		if files, err = readPolicies(tree, p.config.Path); err != nil && !errors.Is(err, sources.ErrRefused) && !errors.Is(err, fs.ErrNotExist) {
+		if files, err = ReadPolicies(tree, p.config.Path); err != nil && !errors.Is(err, sources.ErrRefused) && !errors.Is(err, fs.ErrNotExist) {
 			p.unavailable(err)
 			return true
 		}
@@ -105,8 +105,9 @@ func (p *policySet) current() (policies.Policy, error) {
 	return p.policy, p.err
 }
 
-// readPolicies reads the Rego and data files below a directory.
-func readPolicies(tree sources.Tree, root string) (map[string][]byte, error) {
+// ReadPolicies reads the Rego and data files of a policy set: those below root,
+// by their path in the tree. It fails when they are more or larger than a set may be.
+func ReadPolicies(tree sources.Tree, root string) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	total := 0
 	err := sources.Walk(tree, root, func(e sources.Entry) error {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/gitopsd/gitopsd/internal/config"
 	"github.com/gitopsd/gitopsd/internal/manifest"
-	"github.com/gitopsd/gitopsd/policies"
 )
 
 type validateFlags struct {
@@ -33,9 +32,11 @@ func (c *cli) validateCommand() *cobra.Command {
 		Use:   "validate [PATH]",
 		Short: "Check manifests and configuration without a daemon",
 		Long: "Decode and render the manifests under PATH, a file or a working tree, and judge them by policies, exactly as the\n" +
-			"daemon would before it looks at any target. Nothing is contacted and nothing is written.\n\n" +
+			"daemon would before it looks at any target. No target is contacted and nothing is written.\n\n" +
 			"With --config the configuration is checked too. PATH is then the working tree of one of its sources, and every\n" +
-			"application of that source is rendered with its own path, variables, routes and policies.\n\n" +
+			"application of that source is rendered with its own path, variables, routes and policies. Policy sets of a source are\n" +
+			"read from it, with its credentials, unless --policy SET=DIR names a folder that holds their rules. A set that cannot be\n" +
+			"read is an error.\n\n" +
 			"The exit code is 1 when there is any error, and with --fail-on-warn when there is any warning.",
 		Example: "  gitopsd validate .\n  gitopsd validate apps/web --policy policies --library host-files\n" +
 			"  gitopsd validate . --config /etc/gitopsd/gitopsd.yaml -o sarif > findings.sarif",
@@ -60,7 +61,7 @@ func (c *cli) validateCommand() *cobra.Command {
 	formatFlag(cmd, &f.format, "text", "json", "junit", "sarif", "github")
 	cmd.Flags().StringVar(&f.config, "config", "", "configuration file or directory to check, and to take applications from")
 	cmd.Flags().StringVar(&f.source, "source", "", "with --config: the source that PATH is the working tree of (default: the only one)")
-	cmd.Flags().StringArrayVar(&f.policies, "policy", nil, "directory of Rego policies and data to judge by (may be repeated)")
+	cmd.Flags().StringArrayVar(&f.policies, "policy", nil, "directory of Rego policies and data to judge by; SET=DIR: in place of the rules of that policy set (may be repeated)")
 	cmd.Flags().StringArrayVar(&f.libraries, "library", nil, "policy of the library to judge by (may be repeated)")
 	cmd.Flags().StringArrayVar(&f.namespaces, "namespace", nil, "Rego package whose rules judge, for --policy (may be repeated; default: all)")
 	cmd.Flags().StringArrayVar(&f.data, "data", nil, "YAML or JSON file with data for --policy and --library, as data of a PolicySet (may be repeated)")
@@ -71,16 +72,21 @@ func (c *cli) validateCommand() *cobra.Command {
 
 // run fills the report. An error means that something could not be checked.
 func (f *validateFlags) run(ctx context.Context, path string, r *report) error {
-	extra, err := f.flagPolicies(ctx)
+	cfg, err := f.loadConfig(r)
+	if err != nil || r.count(levelError) > 0 {
+		return err
+	}
+	flags, err := f.policyFlags(cfg)
 	if err != nil {
 		return err
 	}
-	units := []unit{}
-	if f.config != "" {
-		if len(f.variables) > 0 {
-			return hinted(errors.New("--var does not go with --config"), "the variables of each application are used")
-		}
-		if units, err = f.configured(ctx, path, r); err != nil {
+	extra, err := f.extraPolicies(ctx, flags)
+	if err != nil {
+		return err
+	}
+	var units []unit
+	if cfg != nil {
+		if units, err = f.configured(ctx, cfg, flags, path, r); err != nil {
 			return err
 		}
 	} else {
@@ -110,6 +116,25 @@ func (f *validateFlags) run(ctx context.Context, path string, r *report) error {
 	return nil
 }
 
+// loadConfig reads the configuration, if one is named. Its mistakes go to the report.
+func (f *validateFlags) loadConfig(r *report) (*config.Config, error) {
+	if f.config == "" {
+		return nil, nil
+	}
+	if len(f.variables) > 0 {
+		return nil, hinted(errors.New("--var does not go with --config"), "the variables of each application are used")
+	}
+	cfg, err := config.LoadPath(f.config)
+	var problems manifest.Errors
+	if errors.As(err, &problems) {
+		for _, p := range problems {
+			r.problem("", "config", "", p)
+		}
+		return nil, nil
+	}
+	return cfg, err
+}
+
 // parseVariables reads name=value; a value is what it is in YAML, so that 4 is a
 // number and "4" a string.
 func parseVariables(list []string) (map[string]any, error) {
@@ -127,34 +152,6 @@ func parseVariables(list []string) (map[string]any, error) {
 			value = int64(n)
 		}
 		out[name] = value
-	}
-	return out, nil
-}
-
-// flagPolicies loads what --policy and --library name.
-func (f *validateFlags) flagPolicies(ctx context.Context) ([]policies.Policy, error) {
-	var out []policies.Policy
-	data, err := readData(f.data)
-	if err != nil {
-		return nil, err
-	}
-	for _, dir := range f.policies {
-		p, err := loadPolicySet(ctx, config.PolicySet{
-			Meta: config.Meta{Name: dir}, Spec: config.PolicySetSpec{Dir: dir, Namespaces: f.namespaces, Data: data},
-		})
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, p)
-	}
-	if len(f.libraries) > 0 {
-		p, err := loadPolicySet(ctx, config.PolicySet{
-			Meta: config.Meta{Name: "library", Origin: manifest.Origin{Path: "--library"}}, Spec: config.PolicySetSpec{Library: f.libraries, Data: data},
-		})
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, p)
 	}
 	return out, nil
 }
@@ -182,54 +179,12 @@ func readData(paths []string) (map[string]any, error) {
 	return out, nil
 }
 
-// loadPolicySet compiles a policy set that this host has.
-func loadPolicySet(ctx context.Context, p config.PolicySet) (policies.Policy, error) {
-	load, err := policyLoader(p)
-	if err != nil {
-		return nil, err
-	}
-	var files map[string][]byte
-	if p.Spec.Dir != "" {
-		if files, err = readPolicyFiles(p.Spec.Dir); err != nil {
-			return nil, fmt.Errorf("policy %s: %w", p.Name, err)
-		}
-	}
-	policy, err := load(ctx, files)
-	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w", p.Name, err)
-	}
-	return policy, nil
-}
-
 // configured checks the configuration and returns its applications of the source
 // that path is the working tree of.
-func (f *validateFlags) configured(ctx context.Context, path string, r *report) ([]unit, error) {
-	cfg, err := config.LoadPath(f.config)
-	var problems manifest.Errors
-	if errors.As(err, &problems) {
-		for _, p := range problems {
-			r.problem("", "config", "", p)
-		}
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
+func (f *validateFlags) configured(ctx context.Context, cfg *config.Config, flags []policyFlag, path string, r *report) ([]unit, error) {
 	targets := openTargets(cfg, r)
-	sets := map[string]policies.Policy{}
-	for _, p := range cfg.PolicySets {
-		if p.Spec.Source != nil {
-			r.add(finding{Level: levelNote, Rule: "policy", Path: p.Origin.Path, Line: p.Origin.Line,
-				Message: fmt.Sprintf("policy set %s is read from source %s and did not judge here", p.Name, p.Spec.Source.Name),
-				Hint:    "add --policy with a working tree of it"})
-			continue
-		}
-		if sets[p.Name], err = loadPolicySet(ctx, p); err != nil {
-			r.add(finding{Level: levelError, Rule: "policy", Path: p.Origin.Path, Line: p.Origin.Line, Message: err.Error()})
-			delete(sets, p.Name)
-		}
-	}
 	if path == "" {
+		policySets(ctx, cfg, flags, nil, r)
 		r.checkedConfig = configSummary(cfg)
 		return nil, nil
 	}
@@ -237,11 +192,12 @@ func (f *validateFlags) configured(ctx context.Context, path string, r *report) 
 	if err != nil {
 		return nil, err
 	}
+	apps := slices.DeleteFunc(slices.Clone(cfg.Applications), func(a config.Application) bool { return a.Spec.Source != source })
+	sets := policySets(ctx, cfg, flags, func(set string) bool {
+		return slices.ContainsFunc(apps, func(a config.Application) bool { return slices.Contains(a.Spec.Policies, set) })
+	}, r)
 	var units []unit
-	for _, a := range cfg.Applications {
-		if a.Spec.Source != source {
-			continue
-		}
+	for _, a := range apps {
 		u := unit{application: a.Name, path: a.Spec.Path, variables: a.Spec.Variables, routes: application(a).Routes, targets: targets}
 		for _, name := range a.Spec.Policies {
 			if set, ok := sets[name]; ok {

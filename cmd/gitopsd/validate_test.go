@@ -40,6 +40,7 @@ func TestValidateFormats(t *testing.T) {
 		valid(t, format, out)
 		s.run("validate", "testdata/validate/tree", "--config", "testdata/validate/gitopsd.yaml", "-o", format)
 	}
+	s.run("validate", "--config", "testdata/validate/gitopsd.yaml", "-o", "github") // a note
 	s.hide = strings.NewReplacer(`"version": "`+version+`"`, `"version": "VERSION"`)
 	s.compare("formats")
 	for line := range strings.Lines(s.text.String()) {

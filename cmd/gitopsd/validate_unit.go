@@ -50,14 +50,7 @@ func openTree(ctx context.Context, path string) (tree sources.Tree, root, file s
 	if err != nil {
 		return nil, "", "", err
 	}
-	source := &sources.Source{Name: root, Repository: repo}
-	ref, revision, err := source.Resolve(ctx)
-	if err == nil {
-		err = repo.Fetch(ctx, ref, revision)
-	}
-	if err == nil {
-		tree, err = repo.Open(ctx, revision)
-	}
+	tree, err = newestTree(ctx, &sources.Source{Name: root, Repository: repo})
 	return tree, root, file, errors.Join(err, repo.Close())
 }
 
