@@ -51,7 +51,8 @@ type Query struct {
 // Operation is one write.
 type Operation struct {
 	// Change says what to do: Create, Update, Adopt (record only, for targets
-	// with marks or a ledger) or Delete. Change.Entry.Token, where it is set, is the
+	// with marks or a ledger) or Delete. Of what nobody declared only what
+	// Change.Removes names may go. Change.Entry.Token, where it is set, is the
 	// write that an earlier Apply left Pending: if it is this write, the applier may
 	// look how far it has come instead of starting again.
 	Change plan.Change
@@ -94,6 +95,16 @@ type Result struct {
 	// most 1 KiB, and empty when the applier can do without.
 	Token string
 	// Backup names what was kept of replaced content, for plan.Entry.Backup.
+	Backup string
+	// Removed lists what of Change.Removes was removed by this Apply, whatever
+	// became of the rest of the operation.
+	Removed []Removed
+}
+
+// Removed is something undeclared that was removed.
+type Removed struct {
+	Address string
+	// Backup names what was kept of it; "" when nothing was.
 	Backup string
 }
 

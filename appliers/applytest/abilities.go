@@ -175,6 +175,27 @@ func watch(t *testing.T, h Harness) {
 	}
 }
 
+// place: the place is named, and is the same at every call and after a restart,
+// because records of what was written hold it.
+func place(t *testing.T, h Harness) {
+	w := open(t, h)
+	p, ok := appliers.Ability[appliers.Placer](w.Applier)
+	if !ok {
+		return // nothing is promised
+	}
+	first := p.Place()
+	if first == "" {
+		t.Error("the place has no name")
+	}
+	th := w.thing(t, "x", 1)
+	w.create(t, th)
+	for when, a := range map[string]appliers.Applier{"after a write": w.Applier, "after a restart": w.Reopen(t)} {
+		if got := appliers.PlaceOf(a, ""); got != first {
+			t.Errorf("%s the place is %q, and was %q", when, got, first)
+		}
+	}
+}
+
 func concurrency(t *testing.T, h Harness) {
 	w := open(t, h)
 	things := make([]thing, 8)

@@ -61,7 +61,7 @@ func Run(t *testing.T, h Harness) {
 		run  func(*testing.T, Harness)
 	}{
 		{"Resolve", resolve}, {"Observe", observe}, {"Write", write}, {"Results", results},
-		{"Adopt", adopt}, {"Release", release}, {"Marks", marks}, {"Watch", watch}, {"Concurrency", concurrency}, {"Close", closing},
+		{"Adopt", adopt}, {"Release", release}, {"Marks", marks}, {"Watch", watch}, {"Place", place}, {"Concurrency", concurrency}, {"Close", closing},
 	}
 	for _, g := range groups {
 		t.Run(g.name, func(t *testing.T) { g.run(t, h) })
@@ -125,6 +125,8 @@ func (th thing) operation(action plan.Action, seen plan.Observed) appliers.Opera
 	}
 	if action == plan.Delete {
 		c.Desired, c.Entry.State = nil, plan.EntryDeleting
+	} else {
+		c.Removes = seen.Removes.Addresses
 	}
 	if seen.Object != nil && c.Desired != nil {
 		c.Fields = differences(c.Desired, seen.Object)

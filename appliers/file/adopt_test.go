@@ -2,11 +2,16 @@ package file
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/manifest"
@@ -232,21 +237,42 @@ func TestExclusiveDirectories(t *testing.T) {
 	remove := object(t, kindDirectory, "d", map[string]any{"path": h.path("d"), "exclusive": map[string]any{"remove": true}})
 	batch := h.op(t, plan.Update, file(t, h.path("d/batch"), "ours now"))
 	batch.Change.Adopting = true
-	got := h.apply(h.op(t, plan.Update, remove), batch)
+	clearing := h.op(t, plan.Update, remove)
+	clearing.Change.Removes = h.see(t, remove).Removes.Addresses
+	if d := cmp.Diff([]string{h.path("d/batch"), h.path("d/empty"), h.path("d/link"), h.path("d/s1")}, clearing.Change.Removes); d != "" {
+		t.Errorf("to be removed: -want +got\n%s", d)
+	}
+	if r := h.see(t, report).Removes; r.Addresses != nil {
+		t.Errorf("a directory that only reports would remove %v", r.Addresses)
+	}
+	h.put(t, "d/late", "came after the plan")
+	got := h.apply(clearing, batch)
 	if got[0].Outcome != appliers.Uncertain || appliers.ClassOf(got[0].Err) != appliers.Wait || !strings.Contains(got[0].Err.Error(), "d/full") {
 		t.Errorf("a full directory: %v %v", got[0].Outcome, got[0].Err)
 	}
 	if err := os.RemoveAll(h.path("d/full")); err != nil {
 		t.Fatal(err)
 	}
-	h.must(t, h.op(t, plan.Update, remove))
+	removed := map[string]string{}
+	for _, r := range got[0].Removed {
+		removed[filepath.Base(r.Address)] = h.kept(t, r.Backup)
+	}
+	if d := cmp.Diff(map[string]string{"s1": "stranger", "link": "", "empty": ""}, removed); d != "" {
+		t.Errorf("removed, with what was kept: -want +got\n%s", d)
+	}
+	if r := h.must(t, clearing); len(r.Removed) > 0 || h.content(t, "d/late") != "came after the plan" {
+		t.Errorf("what came after the plan, and again: %v", r.Removed)
+	}
+	later := h.op(t, plan.Update, remove)
+	later.Change.Removes = h.see(t, remove).Removes.Addresses
+	h.must(t, later)
 	h.converged(t, remove)
-	for name, there := range map[string]bool{"own": true, "ours/deep": true, "declared": true, "batch": true, "s1": false, "link": false, "empty": false} {
+	for name, there := range map[string]bool{"own": true, "ours/deep": true, "declared": true, "batch": true, "s1": false, "link": false, "empty": false, "late": false} {
 		if _, err := os.Lstat(h.path("d/" + name)); (err == nil) != there {
 			t.Errorf("%s: %v, want there %v", name, err, there)
 		}
 	}
-	if n := h.Stats().StrangersRemoved; n != 3 {
+	if n := h.Stats().StrangersRemoved; n != 4 {
 		t.Errorf("%d strangers counted", n)
 	}
 	kept, err := os.ReadDir(h.path(stateDir + "/" + backupDir))
@@ -264,6 +290,76 @@ func TestExclusiveDirectories(t *testing.T) {
 	for _, s := range []string{"d/s1", "d/link", "d/empty", "/etc/passwd"} {
 		if !strings.Contains(all, s) {
 			t.Errorf("%s was not kept", s)
+		}
+	}
+}
+
+// kept returns the content of a backup.
+func (h *host) kept(t *testing.T, backup string) string {
+	t.Helper()
+	b, err := os.ReadFile(backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, content, _ := strings.Cut(string(b), "\n")
+	return content
+}
+
+// What cannot be removed is reported, is not planned to go, and holds up nothing else.
+func TestStrangersThatStay(t *testing.T) {
+	h := newHost(t, "")
+	for _, d := range []string{"d", "d/full"} {
+		if err := os.Mkdir(h.path(d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"d/full/x", "d/line\nbreak", "d/plain"} {
+		h.put(t, name, "")
+	}
+	if err := unix.Mkfifo(h.path("d/fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir := object(t, kindDirectory, "d", map[string]any{"path": h.path("d"), "exclusive": map[string]any{"remove": true}})
+	seen := h.see(t, dir)
+	if d := cmp.Diff([]any{"fifo", "full", "line\nbreak", "plain"}, seen.Object.Spec()["strangers"]); d != "" {
+		t.Errorf("strangers: -want +got\n%s", d)
+	}
+	op := h.op(t, plan.Update, dir)
+	op.Change.Removes = append(seen.Removes.Addresses, h.path("d/full"), h.path("d/fifo"))
+	if d := cmp.Diff([]string{h.path("d/plain")}, seen.Removes.Addresses); d != "" {
+		t.Errorf("to be removed: -want +got\n%s", d)
+	}
+	r := h.apply(op)[0]
+	if r.Outcome != appliers.Uncertain || appliers.ClassOf(r.Err) != appliers.Wait || len(r.Removed) != 1 {
+		t.Errorf("%v %v %v", r.Outcome, r.Err, r.Removed)
+	}
+	for _, word := range []string{"d/fifo is a named pipe", "d/full is a directory that is not empty (x)", `d/line\nbreak`, "by hand"} {
+		if !strings.Contains(r.Err.Error(), word) {
+			t.Errorf("%v\ndoes not say %q", r.Err, word)
+		}
+	}
+	if list, err := os.ReadDir(h.path("d")); err != nil || len(list) != 3 {
+		t.Errorf("left: %v %v", list, err)
+	}
+}
+
+// What another root's ledger lists is nobody's stranger, nor is the root itself.
+func TestStrangersOfNestedRoots(t *testing.T) {
+	outer := realDir(t)
+	inner := filepath.Join(outer, "d/inner")
+	if err := os.MkdirAll(inner, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h := hostAt(t, outer, "")
+	h.env.Config = json.RawMessage(fmt.Sprintf(`{"roots": [%q, %q]}`, outer, inner))
+	h.Applier = h.reopen(t)
+	h.must(t, h.op(t, plan.Create, file(t, filepath.Join(inner, "ours"), "ours")))
+	h.Applier = h.reopen(t) // which watches nothing yet
+	h.put(t, "d/inner/stray", "")
+	for path, want := range map[string][]string{filepath.Dir(inner): nil, inner: {filepath.Join(inner, "stray")}} {
+		dir := object(t, kindDirectory, "d", map[string]any{"path": path, "exclusive": map[string]any{"remove": true}})
+		if d := cmp.Diff(want, h.see(t, dir).Removes.Addresses); d != "" {
+			t.Errorf("%s: -want +got\n%s", path, d)
 		}
 	}
 }

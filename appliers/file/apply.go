@@ -89,6 +89,7 @@ func (j *job) end(r appliers.Result) {
 	if r.Backup == "" {
 		r.Backup = j.result.Backup
 	}
+	r.Removed = j.result.Removed
 	*j.result, j.state = r, jobEnded
 }
 

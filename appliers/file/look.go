@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/user"
-	"path"
 	"strconv"
 	"sync"
 	"time"
@@ -342,33 +341,4 @@ func (n *names) groupOf(id uint32, want string) string {
 		return g.Name
 	}
 	return strconv.FormatUint(uint64(id), 10)
-}
-
-// strangers lists the entries of a directory that nobody has declared: neither
-// on record nor in known, nor on the way to something that is.
-func (t *tree) strangers(dir string, known func(p string) bool) ([]string, error) {
-	fd, err := t.dir(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	list, err := entries(fd)
-	if err != nil {
-		return nil, explain(err, dir)
-	}
-	declared := map[string]bool{}
-	for _, rec := range t.records() {
-		for p := rec.Path; len(p) > len(dir); p = path.Dir(p) {
-			declared[p] = true
-		}
-	}
-	var found []string
-	for _, name := range list {
-		p := path.Join(dir, name)
-		if _, err := t.a.allowed(p); err != nil || declared[p] || known(p) {
-			continue
-		}
-		found = append(found, name)
-	}
-	return found, nil
 }

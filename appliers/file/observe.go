@@ -103,7 +103,7 @@ func (v *view) answer(ctx context.Context, q appliers.Query) (plan.Observed, err
 		}
 		return plan.Observed{Presence: plan.Absent}, nil
 	}
-	m, err := v.project(t, q, l)
+	m, err := v.project(ctx, t, q, l)
 	if err != nil {
 		return plan.Observed{}, err
 	}
@@ -111,6 +111,9 @@ func (v *view) answer(ctx context.Context, q appliers.Query) (plan.Observed, err
 		delete(m, "onChange")
 	}
 	o, err := v.present(q, m, l.version())
+	if err == nil && l.typ == unix.S_IFDIR {
+		o.Removes, err = removes(t, q.Locator, m)
+	}
 	if rec := t.record(q.Locator); rec != nil && (rec.ours() || v.a.digest(l) == rec.Digest) {
 		o.Owner = rec.Application
 	}
@@ -132,7 +135,7 @@ func (v *view) present(q appliers.Query, spec map[string]any, version string) (p
 
 // project returns the live spec, in the form of the desired one. What only
 // steers the write (check, onChange, contentBase64) is echoed from it.
-func (v *view) project(t *tree, q appliers.Query, l *look) (map[string]any, error) {
+func (v *view) project(ctx context.Context, t *tree, q appliers.Query, l *look) (map[string]any, error) {
 	m := map[string]any{"path": q.Locator}
 	if l.kind() != q.Key.ID.Kind {
 		m["type"] = l.typeOf()
@@ -157,7 +160,7 @@ func (v *view) project(t *tree, q appliers.Query, l *look) (map[string]any, erro
 		m["group"] = v.names.groupOf(l.gid, s)
 	}
 	if l.typ == unix.S_IFDIR {
-		return m, v.projectDir(t, q, want, m)
+		return m, v.projectDir(ctx, t, q, want, m)
 	}
 	rec := t.record(q.Locator)
 	for _, field := range []string{"check", "onChange", "onPrune"} {
@@ -174,13 +177,13 @@ func (v *view) project(t *tree, q appliers.Query, l *look) (map[string]any, erro
 	return m, v.projectContent(t, q, l, rec, m)
 }
 
-func (v *view) projectDir(t *tree, q appliers.Query, want, m map[string]any) error {
+func (v *view) projectDir(ctx context.Context, t *tree, q appliers.Query, want, m map[string]any) error {
 	e, ok := want["exclusive"]
 	if !ok {
 		return nil
 	}
 	m["exclusive"] = e
-	found, err := t.strangers(q.Locator, v.a.watch.declared)
+	found, err := t.strangers(q.Locator, func(r *root) (*tree, error) { return v.tree(ctx, r) }, v.a.watch.declared)
 	if err != nil {
 		return err
 	}
@@ -190,6 +193,21 @@ func (v *view) projectDir(t *tree, q appliers.Query, want, m map[string]any) err
 	}
 	m["strangers"] = list
 	return nil
+}
+
+// removes says what writing a directory would remove, by its projection. A name
+// that does not stand there as it is on disk has no address, and stays.
+func removes(t *tree, dir string, m map[string]any) (plan.Removal, error) {
+	asked, _ := m["exclusive"].(map[string]any)
+	if asked["remove"] != true {
+		return plan.Removal{}, nil
+	}
+	list, _ := m["strangers"].([]any)
+	names := make([]string, len(list))
+	for i, e := range list {
+		names[i], _ = e.(string)
+	}
+	return t.removal(dir, names)
 }
 
 // projectContent adds the content, as text or by digest. What may be secret is

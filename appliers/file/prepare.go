@@ -176,14 +176,7 @@ func (r *run) same(j *job) (bool, error) {
 		return false, err
 	}
 	same := l.perm == s.mode && l.uid == uid && l.gid == gid
-	if s.kind == kindFile {
-		return same && (s.keep || l.sum == s.sum()), nil
-	}
-	if same && s.remove {
-		found, err := j.tree.strangers(j.path, r.declared)
-		return len(found) == 0, err
-	}
-	return same, nil
+	return same && (s.kind != kindFile || s.keep || l.sum == s.sum()), nil
 }
 
 // owner returns the user and group that the job's path is to have: as wanted, as

@@ -91,9 +91,11 @@ func (s *server) answer(ctx context.Context, q request) response {
 		var ops []appliers.Operation
 		if ops, err = unpackOps(s.sealer, q.Ops); err == nil {
 			for _, res := range s.applier.Apply(ctx, ops) {
-				r.Results = append(r.Results, wireResult{res.Outcome, packError(res.Err), res.CheckAfter, res.Backup, res.Token})
+				r.Results = append(r.Results, wireResult{res.Outcome, packError(res.Err), res.CheckAfter, res.Backup, res.Token, res.Removed})
 			}
 		}
+	case "place":
+		r.Place = appliers.PlaceOf(s.applier, "")
 	default:
 		err = fmt.Errorf("call %q is not known", q.Call)
 	}
@@ -102,7 +104,7 @@ func (s *server) answer(ctx context.Context, q request) response {
 }
 
 // Client is an applier whose work is done at the other end of a pipe. It has
-// the four calls of the contract and no optional ability. It is safe for
+// the four calls of the contract and of the abilities only Placer. It is safe for
 // concurrent use. Close ends the pipe; its reader ends when the far end does.
 type Client struct {
 	sealer *manifest.Sealer
@@ -114,6 +116,7 @@ type Client struct {
 	next    uint64
 	waiting map[uint64]chan response
 	broken  error
+	place   string // as the far end has said; "" not yet
 }
 
 // Dial returns a client that writes calls to w and reads answers from r.
@@ -239,7 +242,7 @@ func (c *Client) Apply(ctx context.Context, ops []appliers.Operation) []appliers
 			results[i] = appliers.Result{Outcome: appliers.Refused, Err: err}
 		default:
 			w := r.Results[i]
-			results[i] = appliers.Result{Outcome: w.Outcome, Err: w.Err.unpack(), CheckAfter: w.CheckAfter, Backup: w.Backup, Token: w.Token}
+			results[i] = appliers.Result{Outcome: w.Outcome, Err: w.Err.unpack(), CheckAfter: w.CheckAfter, Backup: w.Backup, Token: w.Token, Removed: w.Removed}
 		}
 	}
 	return results

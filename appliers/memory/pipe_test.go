@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/appliers/applytest"
@@ -167,11 +171,73 @@ func keepOpen(h applytest.Harness) applytest.Harness {
 	inner := h.Open
 	h.Open = func(t *testing.T) *applytest.Fixture {
 		f := inner(t)
-		near := struct{ appliers.Applier }{f.Applier}
+		near := struct {
+			appliers.Applier
+			appliers.Placer
+		}{f.Applier, placer(t, f.Applier)}
 		f.Applier, f.Reopen = near, func(*testing.T) appliers.Applier { return near }
 		return f
 	}
 	return h
+}
+
+func placer(t *testing.T, a appliers.Applier) appliers.Placer {
+	t.Helper()
+	p, ok := appliers.Ability[appliers.Placer](a)
+	if !ok {
+		t.Fatal("the near end has no place")
+	}
+	return p
+}
+
+// Undeclared things that go besides are named on both ends.
+func TestPipeNamesRemovals(t *testing.T) {
+	near, far := net.Pipe()
+	sealer, err := manifest.NewSealer([]byte(strings.Repeat("one key...", 4)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	obj := variant(t, "x", 1)
+	k := plan.Key{Target: "mem", ID: obj.ID()}
+	served := make(chan error, 1)
+	go func() { served <- memory.Serve(exclusive{}, sealer, far, far) }()
+	c := memory.Dial(sealer, near, near)
+	seen, err := c.Observe(t.Context(), []appliers.Query{{Key: k, Desired: obj}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := c.Apply(t.Context(), []appliers.Operation{{Change: plan.Change{Key: k, Action: plan.Update, Desired: obj, Removes: seen[k].Removes.Addresses}}})[0]
+	want := []appliers.Removed{{Address: "/spec/strangers one", Backup: "kept"}}
+	if d := cmp.Diff(want, r.Removed); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+	if got := c.Place(); got != "there" {
+		t.Errorf("place %q", got)
+	}
+	_ = c.Close() // a pipe has no more to say
+	if err := <-served; err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		t.Error(err)
+	}
+}
+
+// exclusive removes what it is told to.
+type exclusive struct{ appliers.Applier }
+
+func (exclusive) Place() string { return "there" }
+
+func (exclusive) Observe(_ context.Context, queries []appliers.Query) (map[plan.Key]plan.Observed, error) {
+	return map[plan.Key]plan.Observed{queries[0].Key: {
+		Presence: plan.Present, Object: queries[0].Desired,
+		Removes: plan.Removal{Field: "/spec/strangers", Addresses: []string{"/spec/strangers one"}},
+	}}, nil
+}
+
+func (exclusive) Apply(_ context.Context, ops []appliers.Operation) []appliers.Result {
+	r := appliers.Result{Outcome: appliers.Done}
+	for _, address := range ops[0].Change.Removes {
+		r.Removed = append(r.Removed, appliers.Removed{Address: address, Backup: "kept"})
+	}
+	return []appliers.Result{r}
 }
 
 // A child that dies in the middle leaves reads failed and writes uncertain, never absent or refused.

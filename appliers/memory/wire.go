@@ -20,7 +20,7 @@ import (
 // request is one call. Cancel, with the ID of an earlier call, ends that call's context.
 type request struct {
 	ID     uint64
-	Call   string // "takes", "resolve", "observe", "apply", "cancel"
+	Call   string // "takes", "resolve", "observe", "apply", "place", "cancel"
 	Kind   manifest.GroupKind
 	Object *wireObject     `json:",omitempty"`
 	Query  []wireQuery     `json:",omitempty"`
@@ -32,6 +32,7 @@ type response struct {
 	Answer   appliers.Answer `json:",omitempty"`
 	Object   *wireObject     `json:",omitempty"`
 	Locator  string          `json:",omitempty"`
+	Place    string          `json:",omitempty"`
 	Observed []wireObserved  `json:",omitempty"`
 	Results  []wireResult    `json:",omitempty"`
 	Err      *wireError      `json:",omitempty"`
@@ -53,7 +54,8 @@ type wireQuery struct {
 type wireOperation struct {
 	Key         plan.Key
 	Action      plan.Action
-	Removes     []manifest.Pointer `json:",omitempty"`
+	Without     []manifest.Pointer `json:",omitempty"` // fields to remove
+	Removes     []string           `json:",omitempty"`
 	Desired     *wireObject        `json:",omitempty"`
 	Version     string             `json:",omitempty"`
 	Locator     string             `json:",omitempty"` // of the record
@@ -72,16 +74,18 @@ type wireObserved struct {
 	Reason   string      `json:",omitempty"`
 	Version  string      `json:",omitempty"`
 	At       time.Time
-	Owner    string `json:",omitempty"`
-	Writer   string `json:",omitempty"`
+	Owner    string       `json:",omitempty"`
+	Writer   string       `json:",omitempty"`
+	Removes  plan.Removal `json:",omitzero"`
 }
 
 type wireResult struct {
 	Outcome    appliers.Outcome
-	Err        *wireError    `json:",omitempty"`
-	CheckAfter time.Duration `json:",omitempty"`
-	Backup     string        `json:",omitempty"`
-	Token      string        `json:",omitempty"`
+	Err        *wireError         `json:",omitempty"`
+	CheckAfter time.Duration      `json:",omitempty"`
+	Backup     string             `json:",omitempty"`
+	Token      string             `json:",omitempty"`
+	Removed    []appliers.Removed `json:",omitempty"`
 }
 
 type wireError struct {
@@ -201,10 +205,11 @@ func packOps(ops []appliers.Operation) []wireOperation {
 		wire[i] = wireOperation{
 			Key: c.Key, Action: c.Action, Desired: packObject(c.Desired), Version: c.Version, Locator: c.Entry.Locator,
 			Backup: c.Entry.Backup, MovedFrom: c.Entry.MovedFrom, Token: c.Entry.Token, Adopting: c.Adopting, Application: op.Application, Epoch: op.Epoch,
+			Removes: c.Removes,
 		}
 		for _, f := range c.Fields {
 			if f.Op == plan.FieldRemove {
-				wire[i].Removes = append(wire[i].Removes, f.Path)
+				wire[i].Without = append(wire[i].Without, f.Path)
 			}
 		}
 	}
@@ -219,10 +224,10 @@ func unpackOps(s *manifest.Sealer, wire []wireOperation) ([]appliers.Operation, 
 			return nil, err
 		}
 		c := plan.Change{
-			Key: o.Key, Action: o.Action, Desired: desired, Version: o.Version, Adopting: o.Adopting,
+			Key: o.Key, Action: o.Action, Desired: desired, Version: o.Version, Adopting: o.Adopting, Removes: o.Removes,
 			Entry: plan.Entry{Key: o.Key, Owner: o.Application, Locator: o.Locator, Backup: o.Backup, MovedFrom: o.MovedFrom, Token: o.Token, Epoch: o.Epoch},
 		}
-		for _, p := range o.Removes {
+		for _, p := range o.Without {
 			c.Fields = append(c.Fields, plan.FieldChange{Path: p, Op: plan.FieldRemove})
 		}
 		ops[i] = appliers.Operation{Change: c, Application: o.Application, Epoch: o.Epoch}
@@ -233,7 +238,7 @@ func unpackOps(s *manifest.Sealer, wire []wireOperation) ([]appliers.Operation, 
 func packObserved(answers map[plan.Key]plan.Observed) []wireObserved {
 	wire := make([]wireObserved, 0, len(answers))
 	for k, o := range answers {
-		wire = append(wire, wireObserved{k, o.Presence, packObject(o.Object), o.Reason, o.Version, o.At, o.Owner, o.Writer})
+		wire = append(wire, wireObserved{k, o.Presence, packObject(o.Object), o.Reason, o.Version, o.At, o.Owner, o.Writer, o.Removes})
 	}
 	return wire
 }
@@ -246,7 +251,7 @@ func unpackObserved(s *manifest.Sealer, wire []wireObserved) (map[plan.Key]plan.
 			return nil, err
 		}
 		answers[o.Key] = plan.Observed{
-			Presence: o.Presence, Object: obj, Reason: o.Reason, Version: o.Version, At: o.At, Owner: o.Owner, Writer: o.Writer,
+			Presence: o.Presence, Object: obj, Reason: o.Reason, Version: o.Version, At: o.At, Owner: o.Owner, Writer: o.Writer, Removes: o.Removes,
 		}
 	}
 	return answers, nil

@@ -308,9 +308,10 @@ type GatedChange struct {
 }
 
 // Budget limits how much one plan may delete without an approval, what it removes
-// besides (Change.Removes) included. It is taken as it is: 0 asks for an approval of every delete, a negative number means no
-// limit. A configuration that says nothing means DefaultMaxCount and
-// DefaultMaxPercent; filling them in is its own business.
+// besides (Change.Removes) included. It is taken as it is: 0 asks for an approval
+// of every delete, a negative number means no limit. A configuration that says
+// nothing means DefaultMaxCount and DefaultMaxPercent; filling them in is its own
+// business.
 type Budget struct {
 	MaxCount   int
 	MaxPercent int // of what the application owns
