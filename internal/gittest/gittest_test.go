@@ -77,7 +77,7 @@ func TestServersSpeakGit(t *testing.T) {
 	}
 	user := NewKey(t)
 	g := NewSSH(t, user.Public)
-	for name, data := range map[string][]byte{"id": user.PEM(t, ""), "known": []byte(g.KnownHosts())} {
+	for name, data := range map[string][]byte{"id": user.PEM(t), "known": []byte(g.KnownHosts())} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}

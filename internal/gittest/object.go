@@ -35,16 +35,28 @@ func (r *Repo) Object(kind string, data []byte) string {
 	}
 	dir := filepath.Join(r.Dir, "objects", id[:2])
 	r.must(os.MkdirAll(dir, 0o755))
-	var packed bytes.Buffer
-	z := zlib.NewWriter(&packed)
-	_, err := z.Write(raw)
-	r.must(err)
-	r.must(z.Close())
 	path := filepath.Join(dir, id[2:])
 	temp := path + ".tmp"
-	r.must(os.WriteFile(temp, packed.Bytes(), 0o444))
+	r.must(os.WriteFile(temp, r.deflate(raw), 0o444))
 	r.must(os.Rename(temp, path))
 	return id
+}
+
+// deflate compresses as git does. The writer is kept: a new one costs more than
+// all the rest of a small object.
+func (r *Repo) deflate(raw []byte) []byte {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var packed bytes.Buffer
+	if r.zlib == nil {
+		r.zlib = zlib.NewWriter(&packed)
+	}
+	r.zlib.Reset(&packed)
+	_, err := r.zlib.Write(raw)
+	r.must(err)
+	r.must(r.zlib.Close())
+	return packed.Bytes()
 }
 
 // Blob writes a file's content.

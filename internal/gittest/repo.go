@@ -5,6 +5,7 @@
 package gittest
 
 import (
+	"compress/zlib"
 	"fmt"
 	"maps"
 	"os"
@@ -42,6 +43,7 @@ type Repo struct {
 	content map[string]map[string]File // by branch
 	written map[string]bool
 	commits int
+	zlib    *zlib.Writer
 }
 
 // NewRepo makes an empty bare repository whose HEAD is refs/heads/main.

@@ -3,6 +3,7 @@ package gittest
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	_ "embed" // the encrypted key
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -39,17 +40,40 @@ func NewKey(t testing.TB) Key {
 	return Key{Private: private, Public: signer.PublicKey()}
 }
 
-// PEM returns the private key in OpenSSH form, encrypted unless passphrase is "".
-func (k Key) PEM(t testing.TB, passphrase string) []byte {
+// PEM returns the private key in OpenSSH form.
+func (k Key) PEM(t testing.TB) []byte {
 	t.Helper()
 	block, err := ssh.MarshalPrivateKey(k.Private, "gittest")
-	if passphrase != "" {
-		block, err = ssh.MarshalPrivateKeyWithPassphrase(k.Private, "gittest", []byte(passphrase))
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	return pem.EncodeToMemory(block)
+}
+
+// sealedPEM was made for tests and opens nothing. Its key derivation has one
+// round (ssh-keygen -a 1), where a key made by the ssh package has 24: with the
+// race detector those take seconds each time the key is read.
+//
+//go:embed testdata/sealed.pem
+var sealedPEM []byte
+
+// Passphrase opens the key of Sealed.
+const Passphrase = "s3cret-canary"
+
+// Sealed returns a key, always the same one, and its OpenSSH form encrypted with
+// Passphrase.
+func Sealed(t testing.TB) (key Key, encrypted []byte) {
+	t.Helper()
+	raw, err := ssh.ParseRawPrivateKeyWithPassphrase(sealedPEM, []byte(Passphrase))
+	if err != nil {
+		t.Fatal(err)
+	}
+	private := raw.(*ed25519.PrivateKey)
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Key{Private: *private, Public: signer.PublicKey()}, sealedPEM
 }
 
 // Agent serves the key as an SSH agent and returns the path of its socket.

@@ -19,6 +19,7 @@ import (
 // The beginning of row A-9: whatever byte of the mirror flips, content is right
 // or refused, and the next fetch heals it.
 func TestDamagedMirror(t *testing.T) {
+	t.Parallel()
 	p := localPlace(t)
 	content := map[string]string{}
 	for i := range 30 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/gitopsd/gitopsd/internal/gittest"
 	"github.com/gitopsd/gitopsd/sources"
@@ -119,20 +120,30 @@ func webPlace(t testing.TB, o gittest.HTTPOptions) (place, *gittest.HTTP) {
 	return p, h
 }
 
-func sshPlace(t testing.TB, passphrase string) (place, *gittest.SSH, gittest.Key) {
-	p := place{repo: gittest.NewRepo(t)}
+func sshPlace(t testing.TB) (place, *gittest.SSH, gittest.Key) {
 	key := gittest.NewKey(t)
-	s := gittest.NewSSH(t, key.Public)
+	p, s := sshPlaceOf(t, key.Public, key.PEM(t))
+	return p, s, key
+}
+
+// sealedPlace lets in a key that is encrypted with a passphrase.
+func sealedPlace(t testing.TB) place {
+	key, sealed := gittest.Sealed(t)
+	p, _ := sshPlaceOf(t, key.Public, sealed)
+	p.options.Auth.SSHPassphrase = File(write(t, "passphrase", gittest.Passphrase))
+	return p
+}
+
+func sshPlaceOf(t testing.TB, user ssh.PublicKey, private []byte) (place, *gittest.SSH) {
+	p := place{repo: gittest.NewRepo(t)}
+	s := gittest.NewSSH(t, user)
 	p.options.URL = s.Serve("team/repo.git", p.repo)
 	p.options.KnownHosts = []string{write(t, "known_hosts", s.KnownHosts())}
-	p.options.Auth.SSHKey = File(write(t, "id", string(key.PEM(t, passphrase))))
-	if passphrase != "" {
-		p.options.Auth.SSHPassphrase = File(write(t, "passphrase", passphrase))
-	}
+	p.options.Auth.SSHKey = File(write(t, "id", string(private)))
 	p.requests = func() (int, int) { return s.Sessions() - s.Packs(), s.Packs() }
 	p.cut = s.Close
 	p.options.Proxy.URL = "direct"
-	return p, s, key
+	return p, s
 }
 
 func TestConformance(t *testing.T) {
@@ -175,19 +186,19 @@ func TestConformance(t *testing.T) {
 			p, _ := webPlace(t, gittest.HTTPOptions{TLS: gittest.NewCA(t), User: user, Password: secret})
 			return through(t, p, gittest.NewSOCKS(t, user, secret))
 		},
-		"ssh":            func(t *testing.T) place { p, _, _ := sshPlace(t, ""); return p },
-		"ssh-passphrase": func(t *testing.T) place { p, _, _ := sshPlace(t, secret); return p },
+		"ssh":            func(t *testing.T) place { p, _, _ := sshPlace(t); return p },
+		"ssh-passphrase": func(t *testing.T) place { return sealedPlace(t) },
 		"ssh-agent": func(t *testing.T) place {
-			p, _, key := sshPlace(t, "")
+			p, _, key := sshPlace(t)
 			p.options.Auth = Auth{SSHAgent: key.Agent(t)}
 			return p
 		},
 		"ssh-http-proxy": func(t *testing.T) place {
-			p, _, _ := sshPlace(t, "")
+			p, _, _ := sshPlace(t)
 			return through(t, p, gittest.NewHTTPProxy(t, user, secret))
 		},
 		"ssh-socks": func(t *testing.T) place {
-			p, _, _ := sshPlace(t, "")
+			p, _, _ := sshPlace(t)
 			return through(t, p, gittest.NewSOCKS(t, user, secret))
 		},
 	}

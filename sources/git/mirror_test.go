@@ -22,6 +22,7 @@ func localPlace(t testing.TB) place {
 
 // Row A-25: many pushes are one fetch of the newest, and dates do not matter.
 func TestBurstIsOneFetch(t *testing.T) {
+	t.Parallel()
 	p, h := webPlace(t, gittest.HTTPOptions{})
 	first := p.repo.Write("main", map[string]string{"a": "0"})
 	r, _ := fetched(t, p)
@@ -51,9 +52,10 @@ func TestBurstIsOneFetch(t *testing.T) {
 
 // A fetch transfers the change and not the repository.
 func TestFetchIsIncremental(t *testing.T) {
+	t.Parallel()
 	for name, make := range map[string]func() place{
 		"http": func() place { p, _ := webPlace(t, gittest.HTTPOptions{}); return p },
-		"ssh":  func() place { p, _, _ := sshPlace(t, ""); return p },
+		"ssh":  func() place { p, _, _ := sshPlace(t); return p },
 		"path": func() place { return localPlace(t) },
 	} {
 		p := make()
@@ -74,6 +76,7 @@ func TestFetchIsIncremental(t *testing.T) {
 
 // The number of packs stays bounded, and trees that are open do not notice.
 func TestCompaction(t *testing.T) {
+	t.Parallel()
 	p := localPlace(t)
 	p.options.CompactPacks = 5
 	p.repo.Write("main", map[string]string{"first": "1"})

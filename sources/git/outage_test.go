@@ -191,7 +191,7 @@ func TestDeadlinesCutTheNetwork(t *testing.T) {
 	t.Cleanup(func() { silent.Close() })
 	p, h := webPlace(t, gittest.HTTPOptions{})
 	id := p.repo.Write("main", map[string]string{"a": "1"})
-	s, server, _ := sshPlace(t, "")
+	s, server, _ := sshPlace(t)
 	s.repo.Write("main", map[string]string{"a": "1"})
 	server.Hang()
 	quiet := s.options

@@ -133,7 +133,7 @@ func relay(l net.Listener, to string) {
 
 // Row A-22: SSH host keys; no trust on first use.
 func TestUntrustedSSH(t *testing.T) {
-	p, s, _ := sshPlace(t, "")
+	p, s, _ := sshPlace(t)
 	p.repo.Write("main", map[string]string{"a": "1"})
 	if err := try(t, p.options); err != nil {
 		t.Fatal(err)
@@ -167,12 +167,15 @@ func TestUntrustedSSH(t *testing.T) {
 		t.Error("a session was opened on an untrusted server")
 	}
 	o = p.options
-	o.Auth.SSHKey = Fixed(string(gittest.NewKey(t).PEM(t, "")))
+	o.Auth.SSHKey = Fixed(string(gittest.NewKey(t).PEM(t)))
 	wantClass(t, "another user key", try(t, o), sources.ErrUnauthorized)
 	o.Auth.SSHKey = Fixed("no key")
 	wantClass(t, "no key at all", try(t, o), sources.ErrUnauthorized)
-	o.Auth = Auth{SSHKey: Fixed(string(gittest.NewKey(t).PEM(t, "right"))), SSHPassphrase: Fixed(canary)}
+	_, sealed := gittest.Sealed(t)
+	o.Auth = Auth{SSHKey: Fixed(string(sealed)), SSHPassphrase: Fixed("not " + gittest.Passphrase)}
 	wantClass(t, "a wrong passphrase", try(t, o), sources.ErrUnauthorized)
+	o.Auth.SSHPassphrase = nil
+	wantClass(t, "no passphrase", try(t, o), sources.ErrUnauthorized)
 	o.Auth = Auth{SSHAgent: "/nonexistent/agent"}
 	wantClass(t, "no agent", try(t, o), sources.ErrUnauthorized)
 }
@@ -308,7 +311,7 @@ func TestNoErrorShowsASecret(t *testing.T) {
 		if name == "http" {
 			wantClass(t, "a refusing proxy", err, sources.ErrUnauthorized)
 		}
-		s, _, _ := sshPlace(t, "")
+		s, _, _ := sshPlace(t)
 		s.options.Proxy = p.options.Proxy
 		check("ssh over a refusing proxy "+name, try(t, s.options))
 	}
@@ -351,7 +354,7 @@ func TestCredentialRotation(t *testing.T) {
 func TestAddressPolicy(t *testing.T) {
 	for name, o := range map[string]Options{
 		"https": {URL: "https://127.0.0.1:1/r"},
-		"ssh":   {URL: "ssh://git@127.0.0.1:1/r", Auth: Auth{SSHKey: Fixed(string(gittest.NewKey(t).PEM(t, "")))}},
+		"ssh":   {URL: "ssh://git@127.0.0.1:1/r", Auth: Auth{SSHKey: Fixed(string(gittest.NewKey(t).PEM(t)))}},
 	} {
 		if name == "ssh" {
 			o.KnownHosts = []string{write(t, "known", "[127.0.0.1]:1 "+string(ssh.MarshalAuthorizedKey(gittest.NewKey(t).Public)))}
