@@ -37,7 +37,8 @@ type daemonOptions struct {
 	config   string
 	stateDir string
 	socket   string
-	group    string // may connect to the socket; "" lets only the daemon's user
+	group    string // may connect to the socket; "" leaves it to roles
+	roles    roleFlags
 	metrics  string // address of /metrics, /healthz, /readyz; "" serves none
 }
 
@@ -62,6 +63,10 @@ func runDaemon(ctx context.Context, o daemonOptions, log *slog.Logger) (err erro
 	if err := d.absolutePaths(); err != nil {
 		return err
 	}
+	roles, err := d.roles.roles(d.group)
+	if err != nil {
+		return err
+	}
 	cfg, err := config.LoadPath(d.config)
 	if err != nil {
 		return err
@@ -71,7 +76,7 @@ func runDaemon(ctx context.Context, o daemonOptions, log *slog.Logger) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	ln, err := api.Listen(d.socket, d.group)
+	ln, err := api.Listen(d.socket, d.roles.access(d.group))
 	if err != nil {
 		return err
 	}
@@ -96,7 +101,7 @@ func runDaemon(ctx context.Context, o daemonOptions, log *slog.Logger) (err erro
 		case <-ctx.Done():
 			return ln.Close()
 		}
-		return api.Serve(ctx, ln, d.handler(), api.DefaultRoles())
+		return api.Serve(ctx, ln, d.handler(), roles)
 	})
 	group.Go(func() error { return d.watchConfig(ctx) })
 	if metrics != nil {

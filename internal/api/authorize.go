@@ -39,7 +39,7 @@ func authorize(ctx context.Context, procedure string) error {
 	}
 	if p.Role < need {
 		return connect.NewError(connect.CodePermissionDenied,
-			fmt.Errorf("%s has role %s and this needs %s; ask who runs the daemon to grant it", p.Name, p.Role, need))
+			fmt.Errorf("%s has role %s and this needs %s; ask who runs the daemon to grant it (gitopsd run --%s-user or --%s-group)", p.Name, p.Role, need, need, need))
 	}
 	return nil
 }

@@ -8,9 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"time"
 )
 
@@ -25,11 +23,19 @@ const (
 	maxSocketPath = 107 // bytes, of sockaddr_un on Linux
 )
 
-// Listen opens the Unix socket of the daemon. With a group, whose name or number
-// it is, members of it may connect (mode 0660); without, only the daemon's user
-// may (mode 0600). A socket that nobody answers on any more is replaced; one that
-// a daemon answers on, or a file that is no socket, is an error.
-func Listen(path, group string) (net.Listener, error) {
+// Access says who may connect to a socket; what they may do there is a matter of
+// Roles. The zero value lets only the daemon's user connect (mode 0600).
+type Access struct {
+	// Group, by name or number, is one whose members may (mode 0660).
+	Group string
+	// Everyone lets every user of the host (mode 0666).
+	Everyone bool
+}
+
+// Listen opens the Unix socket of the daemon. A socket that nobody answers on any
+// more is replaced; one that a daemon answers on, or a file that is no socket, is
+// an error.
+func Listen(path string, access Access) (net.Listener, error) {
 	if err := clearStale(path); err != nil {
 		return nil, err
 	}
@@ -49,24 +55,27 @@ func Listen(path, group string) (net.Listener, error) {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	ln.SetUnlinkOnClose(false)
-	if err := publish(made, path, group); err != nil {
+	if err := publish(made, path, access); err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
 	return &listener{UnixListener: ln, path: path, info: statOf(path)}, nil
 }
 
 // publish sets mode and group of a new socket and gives it its name.
-func publish(made, path, group string) error {
+func publish(made, path string, access Access) error {
 	mode := fs.FileMode(0o600)
-	if group != "" {
-		gid, err := lookupGroup(group)
+	if access.Group != "" {
+		gid, err := lookupGroup(access.Group)
 		if err != nil {
 			return fmt.Errorf("socket %s: %w", path, err)
 		}
-		if err := os.Chown(made, -1, gid); err != nil {
-			return fmt.Errorf("socket %s: group %s: %w; the daemon's user has to be in that group", path, group, err)
+		if err := os.Chown(made, -1, int(gid)); err != nil {
+			return fmt.Errorf("socket %s: group %s: %w; the daemon's user has to be in that group", path, access.Group, err)
 		}
 		mode = 0o660
+	}
+	if access.Everyone {
+		mode = 0o666
 	}
 	if err := os.Chmod(made, mode); err != nil {
 		return fmt.Errorf("socket %s: %w", path, err)
@@ -76,17 +85,6 @@ func publish(made, path, group string) error {
 		return fmt.Errorf("socket %s: %w; another daemon may be starting on it", path, err)
 	}
 	return nil
-}
-
-func lookupGroup(group string) (int, error) {
-	if gid, err := strconv.Atoi(group); err == nil {
-		return gid, nil
-	}
-	g, err := user.LookupGroup(group)
-	if err != nil {
-		return 0, fmt.Errorf("group %s does not exist on this host", group)
-	}
-	return strconv.Atoi(g.Gid)
 }
 
 // clearStale removes a socket that nobody answers on.

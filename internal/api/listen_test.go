@@ -15,18 +15,18 @@ import (
 )
 
 func TestListenModes(t *testing.T) {
-	for group, want := range map[string]fs.FileMode{"": 0o600, "0": 0o660} {
-		if group != "" && os.Geteuid() != 0 {
+	for access, want := range map[api.Access]fs.FileMode{{}: 0o600, {Group: "0"}: 0o660, {Everyone: true}: 0o666} {
+		if access.Group != "" && os.Geteuid() != 0 {
 			continue // only root may hand a file to group 0
 		}
 		path := filepath.Join(t.TempDir(), "s")
-		ln, err := api.Listen(path, group)
+		ln, err := api.Listen(path, access)
 		if err != nil {
 			t.Fatal(err)
 		}
 		info, err := os.Stat(path)
 		if err != nil || info.Mode().Perm() != want {
-			t.Errorf("group %q: mode %v, %v", group, info.Mode(), err)
+			t.Errorf("%+v: mode %v, %v", access, info.Mode(), err)
 		}
 		if got := ln.Addr().String(); got != path {
 			t.Errorf("address %s", got)
@@ -56,7 +56,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	if !errors.Is(err, api.ErrNoDaemon) || !strings.Contains(err.Error(), "is gone") {
 		t.Errorf("dial: %v", err)
 	}
-	ln, err := api.Listen(path, "")
+	ln, err := api.Listen(path, api.Access{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 // TestSecondDaemonIsRefused: the first keeps its socket (row E-87).
 func TestSecondDaemonIsRefused(t *testing.T) {
 	socket := apitest.Serve(t, apitest.Sample(), roles(api.RoleViewer))
-	_, err := api.Listen(socket, "")
+	_, err := api.Listen(socket, api.Access{})
 	if err == nil || !strings.Contains(err.Error(), "another gitopsd answers") {
 		t.Fatalf("second: %v", err)
 	}
@@ -90,11 +90,11 @@ func TestListenRefuses(t *testing.T) {
 		filepath.Join(dir, "none", "s"): "make the directory",
 		filepath.Join(dir, strings.Repeat("x", 120)): "too long",
 	} {
-		if _, err := api.Listen(path, ""); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := api.Listen(path, api.Access{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	if _, err := api.Listen(filepath.Join(dir, "s"), "no-such-group"); err == nil || !strings.Contains(err.Error(), "does not exist") {
+	if _, err := api.Listen(filepath.Join(dir, "s"), api.Access{Group: "no-such-group"}); err == nil || !strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("group: %v", err)
 	}
 	if data, err := os.ReadFile(file); err != nil || string(data) != "keep" {
@@ -106,14 +106,14 @@ func TestListenRefuses(t *testing.T) {
 // the socket of the one that took its place.
 func TestCloseLeavesTheSuccessorsSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	first, err := api.Listen(path, "")
+	first, err := api.Listen(path, api.Access{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	second, err := api.Listen(path, "")
+	second, err := api.Listen(path, api.Access{})
 	if err != nil {
 		t.Fatal(err)
 	}

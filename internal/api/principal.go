@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // Role says what a principal may do. Each role may do what the ones before it may.
@@ -61,8 +59,29 @@ type Roles struct {
 func DefaultRoles() Roles {
 	return Roles{
 		Users:  map[uint32]Role{0: RoleApprover, uint32(os.Geteuid()): RoleApprover},
+		Groups: map[uint32]Role{},
 		Others: RoleViewer,
 	}
+}
+
+// GrantUser gives a user of this host, by name or number, at least a role.
+// Roles must not be in use yet.
+func (r Roles) GrantUser(name string, role Role) error {
+	uid, err := lookupUser(name)
+	if err == nil {
+		r.Users[uid] = max(r.Users[uid], role)
+	}
+	return err
+}
+
+// GrantGroup gives the members of a group of this host, by name or number, at
+// least a role. Roles must not be in use yet.
+func (r Roles) GrantGroup(name string, role Role) error {
+	gid, err := lookupGroup(name)
+	if err == nil {
+		r.Groups[gid] = max(r.Groups[gid], role)
+	}
+	return err
 }
 
 // of returns the role of a user who is in the given groups.
@@ -101,47 +120,21 @@ func withPeer(ctx context.Context, conn net.Conn, roles Roles) context.Context {
 		return ctx
 	}
 	return context.WithValue(ctx, principalKey{}, sync.OnceValue(func() Principal {
-		return roles.principal(cred.Uid, cred.Gid)
+		return roles.principal(cred)
 	}))
 }
 
-func (r Roles) principal(uid, gid uint32) Principal {
-	p := Principal{Name: fmt.Sprintf("uid %d", uid), UID: uid}
-	groups := []uint32{gid}
-	if u, err := user.LookupId(strconv.Itoa(int(uid))); err == nil {
-		p.Name = fmt.Sprintf("%s (uid %d)", u.Username, uid)
+// principal adds to the groups of the calling process those that the user
+// database of the host gives its user: a process that began before its user was
+// put into a group counts as a member.
+func (r Roles) principal(peer *peer) Principal {
+	p := Principal{Name: fmt.Sprintf("uid %d", peer.uid), UID: peer.uid}
+	groups := peer.groups
+	if u, err := user.LookupId(strconv.FormatUint(uint64(peer.uid), 10)); err == nil {
+		p.Name = fmt.Sprintf("%s (uid %d)", u.Username, peer.uid)
 		groups = append(groups, groupsOf(u)...)
 	}
-	p.Role = r.of(uid, groups)
+	p.Role = r.of(peer.uid, groups)
 	return p
 }
 
-func peerCredentials(conn *net.UnixConn) (*unix.Ucred, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	err = raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return cred, credErr
-}
-
-func groupsOf(u *user.User) []uint32 {
-	ids, err := u.GroupIds()
-	if err != nil {
-		return nil
-	}
-	groups := make([]uint32, 0, len(ids))
-	for _, id := range ids {
-		if n, err := strconv.ParseUint(id, 10, 32); err == nil {
-			groups = append(groups, uint32(n))
-		}
-	}
-	return groups
-}

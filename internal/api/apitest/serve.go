@@ -24,7 +24,7 @@ func Serve(t testing.TB, b *Backend, roles api.Roles) string {
 func ServeBackend(t testing.TB, b api.Backend, audit api.Audit, roles api.Roles) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
-	ln, err := api.Listen(socket, "")
+	ln, err := api.Listen(socket, api.Access{})
 	if err != nil {
 		t.Fatal(err)
 	}
