@@ -5,7 +5,7 @@ BIN     := bin/gitopsd
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build demo run test lint bench generate clean
+.PHONY: help build demo run test test-crash lint bench generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,8 +27,12 @@ test: build ## everything that needs only Go and git: unit, conformance, stories
 lint: ## gofmt, vet, staticcheck, layers
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
+	$(GO) vet -tags failpoint ./cmd/gitopsd
 	$(GO) tool staticcheck ./...
 	$(GO) test -count=1 ./internal/layering
+
+test-crash: ## kill the real daemon KILLS times (500), at every named effect and at random, and check what the next one does
+	$(GO) test -tags failpoint -count=1 -timeout 60m $(TESTFLAGS) -run TestCrash ./cmd/gitopsd -args -crash.kills=$(or $(KILLS),500)
 
 bench: ## benchmarks, readable by benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count $(or $(COUNT),1) ./...
