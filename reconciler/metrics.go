@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gitopsd/gitopsd/appliers"
+	"github.com/gitopsd/gitopsd/sources"
 )
 
 // Metrics are the instruments of the loop; docs/metrics.md lists them. Labels
@@ -15,6 +16,7 @@ type Metrics struct {
 	sync, health, drift, objects, observedAt *prometheus.GaugeVec
 	breakerState                             *prometheus.GaugeVec
 	polls                                    polledVecs
+	requests, sourceRetries, targetRetries   *prometheus.CounterVec
 	calls, observed, rounds, failures        *prometheus.CounterVec
 	steps, callSeconds                       *prometheus.HistogramVec
 }
@@ -78,6 +80,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			counter: counter("source_polls_total", "Polls of a source by result: ok, error.", "source", "result"),
 			gauge:   gauge("source_polled_timestamp_seconds", "When the server of a source last answered, as Unix time.", "source"),
 		},
+		requests:      counter("source_requests_total", "Requests to the server of a source by kind: refs, fetch; and result: ok, error.", "source", "request", "result"),
+		sourceRetries: counter("source_retries_total", "Polls of a source that followed one that failed.", "source"),
+		targetRetries: counter("target_retries_total", "Objects sent to a target again after a try that failed.", "target"),
 	}
 }
 
@@ -99,6 +104,36 @@ func (m *Metrics) poll(source string, took time.Duration, at time.Time, err erro
 	if err == nil {
 		m.polls.gauge.WithLabelValues(source).Set(seconds(at))
 	}
+}
+
+// asked counts the requests to a server since the last call.
+func (m *Metrics) asked(source string, n sources.Requests) {
+	if m == nil {
+		return
+	}
+	for _, c := range []struct {
+		request, result string
+		n               int
+	}{
+		{"refs", "ok", n.Refs - n.RefsFailed}, {"refs", "error", n.RefsFailed},
+		{"fetch", "ok", n.Fetches - n.FetchesFailed}, {"fetch", "error", n.FetchesFailed},
+	} {
+		m.requests.WithLabelValues(source, c.request, c.result).Add(float64(c.n))
+	}
+}
+
+func (m *Metrics) sourceRetry(source string) {
+	if m == nil {
+		return
+	}
+	m.sourceRetries.WithLabelValues(source).Inc()
+}
+
+func (m *Metrics) targetRetry(target string, objects int) {
+	if m == nil {
+		return
+	}
+	m.targetRetries.WithLabelValues(target).Add(float64(objects))
 }
 
 func (m *Metrics) step(name string, took time.Duration) {
@@ -220,6 +255,8 @@ func (m *Metrics) forgetSource(name string) {
 	labels := prometheus.Labels{"source": name}
 	m.polls.counter.DeletePartialMatch(labels)
 	m.polls.gauge.DeletePartialMatch(labels)
+	m.requests.DeletePartialMatch(labels)
+	m.sourceRetries.DeletePartialMatch(labels)
 }
 
 func (m *Metrics) forgetTarget(name string) {
@@ -230,4 +267,5 @@ func (m *Metrics) forgetTarget(name string) {
 	m.calls.DeletePartialMatch(labels)
 	m.callSeconds.DeletePartialMatch(labels)
 	m.breakerState.DeletePartialMatch(labels)
+	m.targetRetries.DeletePartialMatch(labels)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gitopsd/gitopsd/appliers"
 	memapply "github.com/gitopsd/gitopsd/appliers/memory"
+	"github.com/gitopsd/gitopsd/sources"
 )
 
 func (s *sim) series() (names map[string]bool, n int) {
@@ -80,7 +81,8 @@ func TestSeriesAreBoundedByTheConfiguration(t *testing.T) {
 				fmt.Sprintf("web/n%d.yaml", i-1): "",
 			})
 			fail(i%3 == 0)
-			s.pass(15 * time.Second)
+			s.repo.FailRefs(fmt.Errorf("%w: try %d", sources.ErrUnavailable, i))
+			s.pass(30 * time.Second)
 			s.worlds["one"].SetField("hand", where("k"), "/spec/value", int64(i+10))
 			s.pass(2 * time.Minute)
 		}
@@ -94,6 +96,11 @@ func TestSeriesAreBoundedByTheConfiguration(t *testing.T) {
 		names, after := s.series()
 		if after != before {
 			t.Errorf("%d series, %d before a hundred rounds", after, before)
+		}
+		for _, name := range []string{"source_requests", "source_retries", "target_retries"} {
+			if !names["gitopsd_"+name+"_total"] {
+				t.Errorf("%s was not counted: the bound says nothing about it", name)
+			}
 		}
 		docs, err := os.ReadFile("../docs/metrics.md")
 		if err != nil {
@@ -149,6 +156,58 @@ func TestMetricsTellTheStatus(t *testing.T) {
 		s.pass(10 * time.Minute)
 		if s.metric("gitopsd_object_failures_total", "class", "retry") == 0 || s.metric("gitopsd_objects", "state", "failed") != 1 {
 			t.Error("failures are not told")
+		}
+	})
+}
+
+// Requests and retries are counted as the source and the target see them.
+func TestRequestsAndRetriesAreCounted(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.reg = prometheus.NewRegistry()
+		s.app("web", ".", func(a *Application) { a.Interval = time.Hour })
+		s.commit(map[string]string{"a.yaml": thing("a", "1")})
+		s.start()
+		requests := func() sources.Requests {
+			n := func(request, result string) int {
+				return int(s.metric("gitopsd_source_requests_total", "source", "fleet", "request", request, "result", result))
+			}
+			return sources.Requests{
+				Refs: n("refs", "ok") + n("refs", "error"), RefsFailed: n("refs", "error"),
+				Fetches: n("fetch", "ok") + n("fetch", "error"), FetchesFailed: n("fetch", "error"),
+			}
+		}
+		s.pass(time.Minute)
+		if got := requests(); got != s.repo.Requests() || got.Refs < 5 || got.Fetches != 1 || got.RefsFailed+got.FetchesFailed != 0 {
+			t.Errorf("a quiet minute: %+v, the source saw %+v", got, s.repo.Requests())
+		}
+		if n := s.metric("gitopsd_source_retries_total"); n != 0 {
+			t.Errorf("%v retries without a failure", n)
+		}
+		s.repo.FailRefs(sources.ErrUnavailable, sources.ErrUnavailable)
+		s.repo.FailFetch(sources.ErrUnavailable)
+		s.commit(map[string]string{"a.yaml": thing("a", "2")})
+		s.pass(5 * time.Minute)
+		if got := requests(); got != s.repo.Requests() || got.RefsFailed != 2 || got.Fetches != 3 || got.FetchesFailed != 1 {
+			t.Errorf("after an outage: %+v, the source saw %+v", got, s.repo.Requests())
+		}
+		if n := s.metric("gitopsd_source_retries_total", "source", "fleet"); n != 3 {
+			t.Errorf("%v polls followed one of the three that failed", n)
+		}
+		s.wantValue("one", "a", int64(2))
+
+		tries := 0
+		s.worlds["one"].SetFaults(memapply.Faults{Refuse: func(appliers.Operation) error {
+			if tries++; tries <= 3 {
+				return fmt.Errorf("quota")
+			}
+			return nil
+		}})
+		s.commit(map[string]string{"a.yaml": thing("a", "3"), "b.yaml": thing("b", "1")})
+		s.pass(5 * time.Minute)
+		s.wantValue("one", "a", int64(3))
+		s.wantValue("one", "b", int64(1))
+		if n := s.metric("gitopsd_target_retries_total", "target", "one"); n != float64(tries-2) {
+			t.Errorf("%v retries of %d tries at two objects", n, tries)
 		}
 	})
 }

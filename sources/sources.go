@@ -130,6 +130,19 @@ type Keeper interface {
 	Keep(ctx context.Context, name, revision string) error
 }
 
+// Requests counts what a Repository has asked its server since it was opened,
+// those that failed included.
+type Requests struct {
+	Refs, RefsFailed       int // for refs
+	Fetches, FetchesFailed int // for content; a revision that is there already makes none
+}
+
+// Meter is the ability to count requests. A Repository without one asks no server.
+type Meter interface {
+	// Requests returns the counters; they never go down.
+	Requests() Requests
+}
+
 // Watcher is the ability to notice a change without being asked.
 type Watcher interface {
 	// Watch calls hint, from one goroutine, each time something may have changed,

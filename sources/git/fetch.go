@@ -51,9 +51,16 @@ func (r *Repository) fetch(ctx context.Context, ref, revision string) error {
 		return err
 	}
 	defer unlock()
-	return r.options.Seam(effect.MirrorFetch, r.location.String()+" "+revision, func() error {
+	err = r.options.Seam(effect.MirrorFetch, r.location.String()+" "+revision, func() error {
 		return r.fetchLocked(ctx, ref, hash)
 	})
+	r.count(func(s *Stats) {
+		s.Fetches++
+		if err != nil {
+			s.FetchesFailed++
+		}
+	})
+	return err
 }
 
 // present reports whether a revision is in the mirror, whole. Damage is not an
@@ -213,7 +220,6 @@ func (r *Repository) download(ctx context.Context, m *mirror, ref string, hash p
 	if len(wants) == 0 {
 		return nil
 	}
-	r.count(func(s *Stats) { s.Fetches++ })
 	limit := &bounded{left: r.options.MaxPackBytes, limit: r.options.MaxPackBytes}
 	err = m.receive(ctx, func(w io.Writer) error {
 		limit.w = w

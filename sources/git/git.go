@@ -25,12 +25,14 @@ import (
 
 // Stats counts what a Repository has done since it was opened.
 type Stats struct {
-	RefsRequests int   // requests for refs by Refs
-	Fetches      int   // transfers of content
-	BytesFetched int64 // in packs
-	Compactions  int
-	Reclones     int // mirrors dropped because they were damaged
-	Packs        int // in the mirror now
+	RefsRequests  int   // requests for refs by Refs, failed ones included
+	RefsFailed    int   // of RefsRequests
+	Fetches       int   // calls of Fetch that went to the server, failed ones included
+	FetchesFailed int   // of Fetches
+	BytesFetched  int64 // in packs
+	Compactions   int
+	Reclones      int // mirrors dropped because they were damaged
+	Packs         int // in the mirror now
 }
 
 // Repository is one remote repository and its mirror. Methods are safe for
@@ -55,6 +57,7 @@ var _ interface {
 	sources.Repository
 	sources.History
 	sources.Keeper
+	sources.Meter
 } = (*Repository)(nil)
 
 // decodedTrees is how many directories are kept decoded.
@@ -105,6 +108,15 @@ func (r *Repository) Stats() Stats {
 	return s
 }
 
+// Requests implements sources.Meter.
+func (r *Repository) Requests() sources.Requests {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return sources.Requests{
+		Refs: r.stats.RefsRequests, RefsFailed: r.stats.RefsFailed, Fetches: r.stats.Fetches, FetchesFailed: r.stats.FetchesFailed,
+	}
+}
+
 func (r *Repository) count(f func(*Stats)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -151,6 +163,7 @@ func (r *Repository) refs(ctx context.Context, patterns []string) (map[string]st
 	r.count(func(s *Stats) { s.RefsRequests++ })
 	session, err := r.connect(ctx)
 	if err != nil {
+		r.count(func(s *Stats) { s.RefsFailed++ })
 		return nil, err
 	}
 	defer session.close()

@@ -20,10 +20,12 @@ import (
 
 // Stats counts what was asked of a Repository.
 type Stats struct {
-	RefsRequests int // calls of Refs, failed ones included
-	Fetches      int // calls of Fetch that had to go to the server, failed ones included
-	FilesRead    int // files read from opened trees
-	DirsRead     int // directories read from opened trees
+	RefsRequests  int // calls of Refs, failed ones included
+	RefsFailed    int // of RefsRequests
+	Fetches       int // calls of Fetch that had to go to the server, failed ones included
+	FetchesFailed int // of Fetches
+	FilesRead     int // files read from opened trees
+	DirsRead      int // directories read from opened trees
 }
 
 type commit struct {
@@ -58,6 +60,7 @@ var _ interface {
 	sources.History
 	sources.Keeper
 	sources.Watcher
+	sources.Meter
 } = (*Repository)(nil)
 
 // New returns an empty repository.
@@ -78,6 +81,20 @@ func (r *Repository) Stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.stats
+}
+
+// Requests implements sources.Meter.
+func (r *Repository) Requests() sources.Requests {
+	s := r.Stats()
+	return sources.Requests{Refs: s.RefsRequests, RefsFailed: s.RefsFailed, Fetches: s.Fetches, FetchesFailed: s.FetchesFailed}
+}
+
+// failed counts an error.
+func (r *Repository) failed(count *int, err error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	*count++
+	return err
 }
 
 // request is the common start of everything that goes to the server.
@@ -118,7 +135,7 @@ var errClosed = errors.New("memory repository is closed")
 // Refs implements sources.Repository.
 func (r *Repository) Refs(ctx context.Context, patterns ...string) (map[string]string, error) {
 	if err := r.request(ctx, &r.failRefs, &r.stats.RefsRequests); err != nil {
-		return nil, err
+		return nil, r.failed(&r.stats.RefsFailed, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,11 +171,12 @@ func (r *Repository) Fetch(ctx context.Context, ref, revision string) error {
 		return ctx.Err()
 	}
 	if err := r.request(ctx, &r.failFetch, &r.stats.Fetches); err != nil {
-		return err
+		return r.failed(&r.stats.FetchesFailed, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.served(revision) {
+		r.stats.FetchesFailed++
 		return fmt.Errorf("%w: revision %s: no ref of the server leads to it (was it replaced meanwhile? the next poll sees the new one)", sources.ErrUnavailable, revision)
 	}
 	for _, id := range r.ancestry(revision) {

@@ -149,3 +149,40 @@ func testWatch(t *testing.T, f Fixture) {
 		t.Error("Watch does not end with its context")
 	}
 }
+
+func testMeter(t *testing.T, f Fixture) {
+	m, ok := sources.Ability[sources.Meter](f.Repository)
+	if !ok {
+		return
+	}
+	want := func(step string, want sources.Requests) {
+		t.Helper()
+		if got := m.Requests(); got != want {
+			t.Errorf("%s: %+v, want %+v", step, got, want)
+		}
+	}
+	want("opened", sources.Requests{})
+	f.Write(t, Text("a.yaml", "1"))
+	id := fetch(t, f)
+	want("first fetch", sources.Requests{Refs: 1, Fetches: 1})
+	head(t, f)
+	if err := f.Repository.Fetch(ctx(t), f.Ref, id); err != nil {
+		t.Fatal(err)
+	}
+	want("no change", sources.Requests{Refs: 2, Fetches: 1})
+	if err := f.Repository.Fetch(ctx(t), f.Ref, unknown); err == nil {
+		t.Fatal("Fetch of a revision that does not exist succeeded")
+	}
+	want("a revision that does not exist", sources.Requests{Refs: 2, Fetches: 2, FetchesFailed: 1})
+	if f.Cut == nil {
+		return
+	}
+	f.Cut(t)
+	if _, err := f.Repository.Refs(ctx(t), f.Ref); err == nil {
+		t.Fatal("Refs of a server that is down succeeded")
+	}
+	if err := f.Repository.Fetch(ctx(t), f.Ref, unknown); err == nil {
+		t.Fatal("Fetch of a server that is down succeeded")
+	}
+	want("the server is down", sources.Requests{Refs: 3, RefsFailed: 1, Fetches: 3, FetchesFailed: 2})
+}

@@ -80,6 +80,7 @@ func Run(t *testing.T, fixture func(t *testing.T) Fixture) {
 		{"RefsOfManyRefs", testManyRefs},
 		{"AnnotatedTag", testAnnotatedTag},
 		{"RefsAreOneRequest", testOneRequest},
+		{"RequestsAreCounted", testMeter},
 		{"OutageIsAnError", testOutage},
 		{"FetchIsIdempotent", testFetchTwice},
 		{"FetchOfNothingKnown", testFetchUnknown},
