@@ -69,6 +69,10 @@ func runChild(scenario string) (code int) {
 		"full": diskFull, "readonly": readOnly, "unmounted": unmounted, "mounts": mounts, "errors": denied, "descriptors": noDescriptors,
 	}
 	c := &childT{dir: os.Getenv(childDir)}
+	if scenario == "holder" { // it needs no mounts of its own
+		holdsRoot(c)
+		return 0
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			fmt.Fprintln(os.Stderr, p)
@@ -212,7 +216,7 @@ func unmounted(c *childT) {
 	h := hostAt(c, root, "")
 	a := file(c, h.path("a"), "a\n")
 	h.must(c, h.op(c, plan.Create, a))
-	if err := unix.Unmount(root, 0); err != nil {
+	if err := unix.Unmount(root, unix.MNT_DETACH); err != nil { // the lock keeps it busy
 		c.Fatal(err)
 	}
 	for _, applier := range []*Applier{h.Applier, h.reopen(c)} {

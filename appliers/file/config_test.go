@@ -11,7 +11,7 @@ import (
 // TestPrefixStandsForTheRoot puts every path below the prefix, and lets none
 // climb out of it.
 func TestPrefixStandsForTheRoot(t *testing.T) {
-	a, err := Factory()(appliers.Env{Target: "image", Config: json.RawMessage(`{"prefix": "/mnt/image", "roots": ["/etc"]}`)})
+	a, err := Factory(nil)(appliers.Env{Target: "image", Config: json.RawMessage(`{"prefix": "/mnt/image", "roots": ["/etc"]}`)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,9 +67,10 @@ func (k *memKV) List(_ context.Context, prefix string) (map[string][]byte, error
 // host is a root in a temporary directory with an applier on it.
 type host struct {
 	*Applier
-	root string
-	kv   *memKV
-	env  appliers.Env
+	root  string
+	kv    *memKV
+	env   appliers.Env
+	locks *Locks
 
 	mu      sync.Mutex
 	effects []effect.Name
@@ -123,7 +124,7 @@ func hostAt(t testing.TB, root, config string) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{root: root, kv: newKV()}
+	h := &host{root: root, kv: newKV(), locks: NewLocks()}
 	h.env = appliers.Env{
 		Target: "host", KV: h.kv, Now: time.Now, Effect: h.seam, Sealer: sealer, Log: slog.New(slog.DiscardHandler),
 		Config: json.RawMessage(fmt.Sprintf(`{"roots": [%q]%s}`, root, config)),
@@ -134,7 +135,7 @@ func hostAt(t testing.TB, root, config string) *host {
 
 func (h *host) reopen(t testing.TB) *Applier {
 	t.Helper()
-	a, err := Factory()(h.env)
+	a, err := Factory(h.locks)(h.env)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func TestReferenceIsTrue(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if target, err = Factory()(appliers.Env{Target: obj.ID().Name, Config: config, Sealer: sealer}); err != nil {
+			if target, err = Factory(nil)(appliers.Env{Target: obj.ID().Name, Config: config, Sealer: sealer}); err != nil {
 				t.Fatalf("block %d: %v", i, err)
 			}
 			continue

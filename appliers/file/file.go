@@ -36,8 +36,11 @@ type Applier struct {
 	// writing has one place: whoever holds it may write.
 	writing chan struct{}
 
-	mu    sync.Mutex
-	stats Stats
+	locks *Locks
+
+	mu     sync.Mutex
+	stats  Stats
+	closed bool
 }
 
 // Stats count what was done since the applier was made.
@@ -49,10 +52,14 @@ type Stats struct {
 	TempFilesRemoved int // left behind by a process that was killed
 }
 
-// Factory returns the factory of this kind of target. The protected paths, and
-// everything below them, are refused whatever the configuration says: the
-// daemon's own configuration, state, socket and unit.
-func Factory(protected ...string) appliers.Factory {
+// Factory returns the factory of this kind of target. All targets of a process
+// share its locks; nil says that it will write through none of them. The protected
+// paths, and everything below them, are refused whatever the configuration says:
+// the daemon's own configuration, state, socket and unit.
+func Factory(locks *Locks, protected ...string) appliers.Factory {
+	if locks == nil {
+		locks = NewLocks()
+	}
 	return func(env appliers.Env) (appliers.Applier, error) {
 		c, err := decodeConfig(env.Config)
 		if err != nil {
@@ -61,12 +68,14 @@ func Factory(protected ...string) appliers.Factory {
 		for _, p := range protected {
 			c.Protected = append(c.Protected, path.Clean(p))
 		}
-		return newApplier(env, c), nil
+		a := newApplier(env, c)
+		a.locks = locks
+		return a, nil
 	}
 }
 
 func newApplier(env appliers.Env, c config) *Applier {
-	a := &Applier{env: env, config: c, looks: newLooks(), watch: newWatched(), writing: make(chan struct{}, 1)}
+	a := &Applier{env: env, config: c, locks: NewLocks(), looks: newLooks(), watch: newWatched(), writing: make(chan struct{}, 1)}
 	walk := !hasOpenat2()
 	for _, p := range c.Roots {
 		a.roots = append(a.roots, &root{path: p, cross: c.CrossMounts, walk: walk})
@@ -135,7 +144,12 @@ func (a *Applier) lock(ctx context.Context) error {
 	}
 }
 
-func (a *Applier) unlock() { <-a.writing }
+func (a *Applier) unlock() {
+	<-a.writing
+	if a.isClosed() {
+		a.letGo()
+	}
+}
 
 // Marked implements appliers.Marker: it lists the ledgers of all roots. A write
 // that was begun and not confirmed counts if its content is there.

@@ -69,6 +69,7 @@ func (v *view) tree(ctx context.Context, r *root) (*tree, error) {
 	}
 	t, err := v.a.open(ctx, r)
 	if err == nil {
+		t.holdFree()
 		if err = t.fresh(); err != nil {
 			t.close()
 		}

@@ -59,7 +59,7 @@ func (r *run) prepareJob(ctx context.Context, j *job) error {
 	}
 	if e := j.tree.epoch(); j.op.Epoch < e {
 		return appliers.WithClass(appliers.Stop, fmt.Errorf(
-			"epoch %d is over, epoch %d has written below %s: another gitopsd has taken over", j.op.Epoch, e, root.path))
+			"epoch %d is over: epoch %d has written below %s, and this process may not any more", j.op.Epoch, e, root.path))
 	}
 	if j.found, err = j.tree.look(j.path); err != nil {
 		return err
@@ -244,7 +244,10 @@ func (r *run) tree(ctx context.Context, root *root) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.fresh(); err != nil {
+	if err = t.hold(false); err == nil {
+		err = t.fresh()
+	}
+	if err != nil {
 		t.close()
 		return nil, err
 	}

@@ -49,6 +49,8 @@ type root struct {
 	cleared bool // what an earlier process left in the state directory is gone; owned by who may write
 
 	mu     sync.Mutex
+	lock   fileID // of the lock that is held, if locked
+	locked bool
 	id     string // as the durable map knows it; "" not yet looked up or never written
 	looked bool
 	led    ledger
@@ -344,6 +346,9 @@ func (t *tree) readID() (string, error) {
 // settleIn makes the root's identity durable, in the root and on record, before
 // the first write below it.
 func (t *tree) settleIn(ctx context.Context) error {
+	if err := t.hold(true); err != nil {
+		return err
+	}
 	r := t.root
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -136,7 +136,7 @@ func TestConfigRefuses(t *testing.T) {
 		"not a mapping":    {`[]`, "file target"},
 		"a list for a map": {`{"roots": ["/etc"], "commands": []}`, "commands"},
 	} {
-		_, err := Factory()(appliers.Env{Target: "host", Config: json.RawMessage(tt.config)})
+		_, err := Factory(nil)(appliers.Env{Target: "host", Config: json.RawMessage(tt.config)})
 		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "target host") {
 			t.Errorf("%s: %v\nwant %q", name, err, tt.want)
 		}

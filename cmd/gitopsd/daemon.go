@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/gitopsd/gitopsd/appliers/file"
 	"github.com/gitopsd/gitopsd/internal/api"
 	"github.com/gitopsd/gitopsd/internal/audit"
 	"github.com/gitopsd/gitopsd/internal/config"
@@ -155,7 +156,7 @@ func (d *daemon) openState(ctx context.Context) (db store.Store, err error) {
 	}
 	d.wiring = wiring{
 		stateDir: d.stateDir, store: db, sealer: sealer, log: d.log, seam: seam, epoch: epoch,
-		protected: []string{d.stateDir, d.config, d.socket},
+		protected: []string{d.stateDir, d.config, d.socket}, locks: file.NewLocks(),
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

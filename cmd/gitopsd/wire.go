@@ -37,7 +37,7 @@ const verdictsKept = 200_000
 // applierFactories lists every kind of target.
 func (w *wiring) applierFactories() map[string]appliers.Factory {
 	return map[string]appliers.Factory{
-		"file": file.Factory(w.protected...),
+		"file": file.Factory(w.locks, w.protected...),
 	}
 }
 
@@ -51,6 +51,7 @@ type wiring struct {
 	seam      effect.Seam
 	epoch     uint64
 	protected []string // paths of the daemon itself, which no target may write
+	locks     *file.Locks
 }
 
 // reconcilerConfig opens nothing: each part says how to open itself.
