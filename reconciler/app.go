@@ -36,6 +36,11 @@ type app struct {
 	// hopes says which news of other applications would help this one.
 	hopes atomic.Uint32
 
+	// untold counts the events of this application that are not written yet; full
+	// is set while they keep it from another round.
+	untold atomic.Int64
+	full   atomic.Bool
+
 	// mail is what happened since the last round began: levels, not events.
 	mailMu sync.Mutex
 	mail   mail
@@ -53,7 +58,8 @@ const (
 
 // steering is what people said about an application.
 type steering struct {
-	mu sync.Mutex
+	order sync.Mutex // held over a change, its record included
+	mu    sync.Mutex // guards control; never held over a record
 	control
 }
 
@@ -185,6 +191,32 @@ func (a *app) kick() {
 	case a.kicks <- struct{}{}:
 	default:
 	}
+}
+
+// tell hands over an event of this application and does not wait for it to be
+// durable; see journal.
+func (a *app) tell(kind EventKind, message string, data map[string]any) {
+	a.untold.Add(1)
+	a.m.journal.tell(Event{Kind: kind, Application: a.Name, Message: message, Data: data}, func() {
+		if a.untold.Add(-1) <= maxUntold && a.full.Swap(false) {
+			a.kick()
+		}
+	})
+}
+
+// crowded reports whether too many events wait to be written for another round
+// to begin, which then is begun by a kick. It is for the goroutine of the
+// application.
+func (a *app) crowded() bool {
+	if a.untold.Load() <= maxUntold {
+		return false
+	}
+	a.full.Store(true)
+	if a.untold.Load() > maxUntold { // else the kick may have been missed
+		return true
+	}
+	a.full.Store(false)
+	return false
 }
 
 // look asks for a look at keys, or at everything when keys is nil.

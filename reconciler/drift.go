@@ -1,7 +1,6 @@
 package reconciler
 
 import (
-	"context"
 	"fmt"
 	"time"
 
@@ -39,9 +38,17 @@ func (a *app) takeDrift(st *appState, res roundResult, now time.Time) {
 	if !changed {
 		return
 	}
-	if err := a.m.saveDrift(context.Background(), a.Name, st.drift); err != nil {
-		a.log.Warn("drift was not recorded", "error", err)
+	note := func(err error) {
+		if err != nil {
+			a.log.Warn("drift was not recorded", "error", err)
+		}
 	}
+	op, err := driftOp(a.Name, st.drift)
+	if err != nil {
+		note(err)
+		return
+	}
+	a.m.journal.record(op, note)
 }
 
 // driftedField is a field that moved by itself and what the rules say about it.
@@ -72,8 +79,7 @@ func drifted(c *plan.Change) []driftedField {
 }
 
 // reportDrift tells of drift that is news, before anything is done about it.
-func (r *round) reportDrift(ctx context.Context) {
-	ctx = context.WithoutCancel(ctx)
+func (r *round) reportDrift() {
 	for i := range r.out.before.Changes {
 		c := &r.out.before.Changes[i]
 		for _, f := range drifted(c) {
@@ -81,7 +87,7 @@ func (r *round) reportDrift(ctx context.Context) {
 			if _, known := r.drift[ref]; known {
 				continue
 			}
-			r.event(ctx, EventDrift, driftName(ref)+" drifted", map[string]any{
+			r.event(EventDrift, driftName(ref)+" drifted", map[string]any{
 				"key": c.Key.String(), "path": string(f.Path), "mode": string(f.mode),
 			})
 		}
@@ -110,11 +116,9 @@ func (a *app) noteDrift(st *appState, c *plan.Change, f driftedField, writer str
 	if f.mode == plan.DriftHeal && c.Blocked == "" {
 		d.Seen++
 		if st.fights.heal(ref, a.Contention, now) {
-			a.m.event(context.Background(), Event{
-				Kind: EventContended, Application: a.Name,
-				Message: fmt.Sprintf("%s is written by somebody else again and again; it is left alone for %s; let one of the two own it, or set drift mode report for it", driftName(ref), a.Contention.Cooldown),
-				Data:    map[string]any{"key": c.Key.String(), "path": string(f.Path)},
-			})
+			a.tell(EventContended,
+				fmt.Sprintf("%s is written by somebody else again and again; it is left alone for %s; let one of the two own it, or set drift mode report for it", driftName(ref), a.Contention.Cooldown),
+				map[string]any{"key": c.Key.String(), "path": string(f.Path)})
 		}
 	}
 	st.drift[ref] = d

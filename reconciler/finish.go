@@ -1,7 +1,6 @@
 package reconciler
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"time"
@@ -126,10 +125,8 @@ func (a *app) finishCandidate(st *appState, res roundResult, now time.Time) {
 	if res.candidate.State == CandidateHeld {
 		kind, verb = EventHeld, "held"
 	}
-	a.m.event(context.Background(), Event{
-		Kind: kind, Application: a.Name, Message: fmt.Sprintf("%s %s: %s", verb, shortRevision(res.candidate.Revision), res.candidate.Reason),
-		Data: map[string]any{"revision": res.candidate.Revision, "digest": res.candidate.Digest},
-	})
+	a.tell(kind, fmt.Sprintf("%s %s: %s", verb, shortRevision(res.candidate.Revision), res.candidate.Reason),
+		map[string]any{"revision": res.candidate.Revision, "digest": res.candidate.Digest})
 }
 
 // setHopes says which news of other applications this one waits for.
@@ -181,9 +178,7 @@ func (a *app) report(st *appState, res roundResult) {
 	a.log.Info("revision applied", "revision", shortRevision(st.accepted.revision), "applied", res.applied, "deleted", res.deleted,
 		"failed", len(st.failures), "blocked", len(st.blocked), "pending", len(st.pending))
 	if len(st.failures)+len(st.blocked)+len(st.pending) == 0 {
-		a.m.event(context.Background(), Event{
-			Kind: EventSynced, Application: a.Name, Message: "in step with " + shortRevision(st.accepted.revision),
-			Data: map[string]any{"revision": st.accepted.revision, "applied": res.applied, "deleted": res.deleted},
-		})
+		a.tell(EventSynced, "in step with "+shortRevision(st.accepted.revision),
+			map[string]any{"revision": st.accepted.revision, "applied": res.applied, "deleted": res.deleted})
 	}
 }

@@ -23,13 +23,13 @@ type Manager struct {
 	opts     Options
 	registry *registry
 	slots    chan struct{} // renderings under way
-	wg       sync.WaitGroup
+	crew     *crew
 	reloads  chan reloadRequest
 	ready    chan struct{} // closed when the first configuration is running
 	stopped  chan struct{} // closed when Run has ended
 
-	events sync.Mutex // one event at a time
-	randMu sync.Mutex
+	journal *journal
+	randMu  sync.Mutex
 
 	mu       sync.RWMutex
 	running  map[string]*app
@@ -46,11 +46,12 @@ func New(ctx context.Context, opts Options) (*Manager, error) {
 	setDefaults(&opts)
 	m := &Manager{
 		opts: opts, registry: newRegistry(opts.Store, opts.Epoch),
-		slots:   make(chan struct{}, opts.RenderSlots),
+		slots: make(chan struct{}, opts.RenderSlots), crew: newCrew(),
 		running: map[string]*app{}, sources: map[string]*source{}, targets: map[string]*target{},
 		policies: map[string]*policySet{}, hosts: map[string]chan struct{}{},
 		signal: make(chan struct{}), reloads: make(chan reloadRequest), ready: make(chan struct{}), stopped: make(chan struct{}),
 	}
+	m.journal = &journal{events: opts.Events, save: m.commit, log: opts.Log, now: opts.Now, records: map[string]func(error){}}
 	return m, m.registry.load(ctx)
 }
 
@@ -62,8 +63,8 @@ type reloadRequest struct {
 // Run works on config until ctx ends: what is being written then is finished or
 // abandoned, and recorded; nothing in the world is changed by ending. It fails
 // at once when config cannot be carried out. It is called once, and returns
-// when all its goroutines have ended, except calls that a target never came
-// back from.
+// when all its goroutines have ended, except calls that a target or a source
+// never came back from; what has not ended after 30 s is left behind and said.
 func (m *Manager) Run(ctx context.Context, config Config) error {
 	defer close(m.stopped)
 	life, end := context.WithCancel(ctx)
@@ -79,8 +80,21 @@ func (m *Manager) Run(ctx context.Context, config Config) error {
 		}
 	}
 	end()
-	m.wg.Wait()
+	m.settle()
 	return errors.Join(err, m.closeAll())
+}
+
+// settle waits until all goroutines have ended and all events are written. What
+// does not end within stopGrace is left behind, and said.
+func (m *Manager) settle() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+	defer cancel()
+	if left := m.crew.wait(ctx); len(left) > 0 {
+		m.opts.Log.Error("left behind: it did not end in time", "what", left, "after", stopGrace)
+	}
+	if m.journal.flush(ctx) != nil {
+		m.opts.Log.Error("events are missing from the audit log: they could not be written before the end", "events", m.journal.left())
+	}
 }
 
 // Ready returns a channel that is closed once the first configuration is
@@ -113,7 +127,7 @@ func setDefaults(o *Options) {
 		o.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	}
 	if o.Events == nil {
-		o.Events = func(context.Context, Event) {}
+		o.Events = func(context.Context, []Event) error { return nil }
 	}
 	o.Epoch = max(1, o.Epoch)
 	o.RenderSlots = cmp.Or(o.RenderSlots, 2)
@@ -122,14 +136,15 @@ func setDefaults(o *Options) {
 
 // closeAll releases targets and mirrors.
 func (m *Manager) closeAll() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.mu.RLock()
+	targets, sources := m.targets, m.sources
+	m.mu.RUnlock()
 	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(m.targets)) {
-		errs = append(errs, m.targets[name].close())
+	for _, name := range slices.Sorted(maps.Keys(targets)) {
+		errs = append(errs, targets[name].close())
 	}
-	for _, name := range slices.Sorted(maps.Keys(m.sources)) {
-		errs = append(errs, m.sources[name].Repository.Close())
+	for _, name := range slices.Sorted(maps.Keys(sources)) {
+		errs = append(errs, sources[name].close())
 	}
 	return errors.Join(errs...)
 }
@@ -193,11 +208,11 @@ func (m *Manager) changed() {
 	m.signal = make(chan struct{})
 }
 
+// event tells what happened and returns once that is durable, or ctx has ended.
+// The goroutine of an application must not wait: see app.tell.
 func (m *Manager) event(ctx context.Context, e Event) {
-	m.events.Lock()
-	defer m.events.Unlock()
-	e.At = m.opts.Now()
-	m.opts.Events(context.WithoutCancel(ctx), e)
+	m.journal.tell(e, nil)
+	_ = m.journal.flush(ctx) // it stays handed over
 }
 
 // jitter spreads a duration by a tenth in both directions.

@@ -32,18 +32,18 @@ func (m *Manager) repair(ctx context.Context, name, revision string) error {
 	if s == nil {
 		return fmt.Errorf("source %s is not configured", name)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout())
-	defer cancel()
-	free, err := s.request(ctx)
-	if err != nil {
-		return err
-	}
-	defer free()
 	ref := s.Ref.Name()
 	if ref == "" && s.Ref.Commit == "" {
 		ref = sources.DirRef
 	}
-	return s.Repository.Fetch(ctx, ref, revision)
+	return s.bounded(ctx, func(ctx context.Context) error {
+		free, err := s.request(ctx)
+		if err != nil {
+			return err
+		}
+		defer free()
+		return s.Repository.Fetch(ctx, ref, revision)
+	})
 }
 
 // mend fetches a revision anew when it could not be read because the local copy

@@ -146,8 +146,8 @@ func (m *Manager) History(ctx context.Context, application string, limit int) ([
 	return out, nil
 }
 
-// saveDrift stores what is drifted, in chunks that fit a record's transaction.
-func (m *Manager) saveDrift(ctx context.Context, name string, drift map[plan.FieldRef]DriftedField) error {
+// driftOp is the record of what is drifted, no larger than fits a transaction.
+func driftOp(name string, drift map[plan.FieldRef]DriftedField) (store.Op, error) {
 	list := make([]driftRecord, 0, len(drift))
 	for ref, d := range drift {
 		list = append(list, driftRecord{Key: ref.Key, Path: ref.Path, FirstSeen: d.FirstSeen, Seen: d.Seen})
@@ -162,13 +162,10 @@ func (m *Manager) saveDrift(ctx context.Context, name string, drift map[plan.Fie
 		list = list[:maxDriftRecords]
 	}
 	op, err := jsonOp(driftPrefix+name, list)
-	if err != nil {
-		return err
-	}
 	if len(list) == 0 {
 		op.Value = nil
 	}
-	return m.commit(ctx, op)
+	return op, err
 }
 
 // maxDriftRecords keeps the record of an application's drift within one transaction.

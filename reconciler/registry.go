@@ -34,6 +34,10 @@ type registry struct {
 	desires   map[string]desire
 	// places names, by target, the place that the target acts on.
 	places map[string]string
+	// reserved are the keys and locators of writes that the store has not taken
+	// yet; freed is closed and replaced when one of them ends.
+	reserved map[reservation]struct{}
+	freed    chan struct{}
 }
 
 // locator is an address at a physical place: one thing in the world, whichever
@@ -45,6 +49,7 @@ func newRegistry(s store.Store, epoch uint64) *registry {
 		store: s, epoch: epoch,
 		entries: map[plan.Key]plan.Entry{}, byLocator: map[locator]plan.Key{},
 		owned: map[string]map[plan.Key]struct{}{}, left: map[string]map[plan.Key]struct{}{}, desires: map[string]desire{},
+		reserved: map[reservation]struct{}{}, freed: make(chan struct{}),
 	}
 }
 
@@ -223,26 +228,144 @@ func (r *registry) targets() map[string]plan.Key {
 	return out
 }
 
-// write makes entries and drops durable, in transactions of at most
-// store.MaxOps, and then visible. An entry may replace one of another key with
-// the same locator, which has to be among the drops; one of another application
-// only when orphaned. Entries go before drops: what stops in between leaves two
-// records of one object, never none.
+// write makes entries and drops durable, in transactions of what fits one, and
+// then visible. An entry may replace one of another key with the same locator,
+// which has to be among the drops; one of another application only when
+// orphaned. Entries go before drops: what stops in between leaves two records of
+// one object, never none. While the store works, what write is about is reserved,
+// and nothing else waits.
 func (r *registry) write(ctx context.Context, put []plan.Entry, drop []plan.Key) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.check(put, drop); err != nil {
+	return r.change(ctx, func() ([]plan.Entry, []plan.Key, error) { return put, drop, r.check(put, drop) })
+}
+
+// change carries out what decide says, under a reservation of the keys and the
+// locators concerned: those are nobody else's to change until the outcome is
+// known. decide is called with the lock, maybe more than once; an error of it
+// counts once no write under way may turn it.
+func (r *registry) change(ctx context.Context, decide func() (put []plan.Entry, drop []plan.Key, err error)) error {
+	put, claims, drop, err := r.reserve(ctx, decide)
+	if err != nil {
 		return err
 	}
-	for len(put)+len(drop) > 0 {
-		n := min(len(put), store.MaxOps)
-		m := min(len(drop), store.MaxOps-n)
-		if err := r.commit(ctx, put[:n], drop[:m]); err != nil {
+	defer r.free(claims)
+	ops, entries, err := r.encode(put, drop)
+	if err != nil {
+		return err
+	}
+	for _, tx := range store.Transactions(ops) {
+		if _, err := r.store.Commit(ctx, r.epoch, nil, tx); err != nil {
 			return fmt.Errorf("inventory: %w", err)
 		}
-		put, drop = put[n:], drop[m:]
+		r.confirm(tx, entries)
 	}
 	return nil
+}
+
+// reservation is what a write under way is about: a plan.Key or a locator.
+type reservation any
+
+// reserve waits until no write under way is about the same, and returns what is
+// to be written, ready to store.
+func (r *registry) reserve(ctx context.Context, decide func() ([]plan.Entry, []plan.Key, error)) (put []plan.Entry, claims []reservation, drop []plan.Key, err error) {
+	for {
+		r.mu.Lock()
+		put, drop, err = decide()
+		put = slices.Clone(put)
+		for i := range put {
+			put[i].Epoch, put[i].Place = r.epoch, r.locate(put[i]).place
+		}
+		claims = r.claimed(put, drop)
+		held := slices.IndexFunc(claims, func(c reservation) bool { _, busy := r.reserved[c]; return busy })
+		if held < 0 && err != nil {
+			r.mu.Unlock()
+			return nil, nil, nil, err
+		}
+		if held < 0 {
+			for _, c := range claims {
+				r.reserved[c] = struct{}{}
+			}
+			r.mu.Unlock()
+			return put, claims, drop, nil
+		}
+		freed := r.freed
+		r.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return nil, nil, nil, fmt.Errorf("inventory: the store has not yet taken an earlier record of %v: %w", claims[held], ctx.Err())
+		}
+	}
+}
+
+// claimed returns the keys and locators that a write is about; the caller holds the lock.
+func (r *registry) claimed(put []plan.Entry, drop []plan.Key) (claims []reservation) {
+	known := func(k plan.Key) {
+		claims = append(claims, k)
+		if e, ok := r.entries[k]; ok {
+			claims = append(claims, r.locate(e))
+		}
+	}
+	for _, e := range put {
+		known(e.Key)
+		claims = append(claims, r.locate(e))
+	}
+	for _, k := range drop {
+		known(k)
+	}
+	return claims
+}
+
+// free ends a reservation.
+func (r *registry) free(claims []reservation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range claims {
+		delete(r.reserved, c)
+	}
+	close(r.freed)
+	r.freed = make(chan struct{})
+}
+
+// encode returns the operations of a write, entries first, and by the key of
+// their record the entries; of what is dropped, only its key.
+func (r *registry) encode(put []plan.Entry, drop []plan.Key) (ops []store.Op, entries map[string]plan.Entry, err error) {
+	entries = make(map[string]plan.Entry, len(put))
+	for _, e := range put {
+		at := inventoryPrefix + e.Key.String()
+		value, err := json.Marshal(e)
+		if err != nil {
+			return nil, nil, fmt.Errorf("inventory record %s: %w", at, err)
+		}
+		if len(at)+len(value) > store.MaxBytes {
+			return nil, nil, &unrecordable{e.Key, fmt.Errorf("%w: %d bytes, at most %d", store.ErrTooLarge, len(at)+len(value), store.MaxBytes)}
+		}
+		ops, entries[at] = append(ops, store.Op{Key: at, Value: value}), e
+	}
+	drop = slices.Clone(drop)
+	slices.SortFunc(drop, plan.Key.Compare)
+	for _, k := range slices.Compact(drop) {
+		at := inventoryPrefix + k.String()
+		if _, written := entries[at]; !written {
+			ops, entries[at] = append(ops, store.Op{Key: at}), plan.Entry{Key: k}
+		}
+	}
+	return ops, entries, nil
+}
+
+// confirm makes a transaction visible.
+func (r *registry) confirm(tx []store.Op, entries map[string]plan.Entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, op := range tx { // what goes, goes first: another entry may stand at its locator
+		if op.Value == nil {
+			r.drop(entries[op.Key].Key)
+		}
+	}
+	for _, op := range tx {
+		if op.Value != nil {
+			r.put(entries[op.Key])
+		}
+	}
 }
 
 func (r *registry) check(put []plan.Entry, drop []plan.Key) error {
@@ -268,57 +391,6 @@ func (r *registry) check(put []plan.Entry, drop []plan.Key) error {
 	return nil
 }
 
-// commit writes one transaction and then the indexes. Large entries may exceed
-// the size limit of a transaction long before its count, so it halves and
-// tries again.
-func (r *registry) commit(ctx context.Context, put []plan.Entry, drop []plan.Key) error {
-	ops := make([]store.Op, 0, len(put)+len(drop))
-	written := make(map[plan.Key]bool, len(put))
-	for _, e := range put {
-		written[e.Key] = true
-	}
-	drop = slices.DeleteFunc(slices.Clone(drop), func(k plan.Key) bool { return written[k] })
-	slices.SortFunc(drop, plan.Key.Compare)
-	for _, k := range slices.Compact(drop) {
-		ops = append(ops, store.Op{Key: inventoryPrefix + k.String()})
-	}
-	for _, e := range put {
-		e.Epoch, e.Place = r.epoch, r.locate(e).place
-		value, err := json.Marshal(e)
-		if err != nil {
-			return err
-		}
-		ops = append(ops, store.Op{Key: inventoryPrefix + e.Key.String(), Value: value})
-	}
-	_, err := r.store.Commit(ctx, r.epoch, nil, ops)
-	if errors.Is(err, store.ErrTooLarge) && len(put) > 1 {
-		if err := r.commit(ctx, put[:len(put)/2], nil); err != nil {
-			return err
-		}
-		return r.commit(ctx, put[len(put)/2:], drop)
-	}
-	if errors.Is(err, store.ErrTooLarge) && len(put) == 1 {
-		if len(drop) == 0 {
-			return &unrecordable{put[0].Key, err}
-		}
-		if err := r.commit(ctx, put, nil); err != nil {
-			return err
-		}
-		return r.commit(ctx, nil, drop)
-	}
-	if err != nil {
-		return err
-	}
-	for _, k := range drop {
-		r.drop(k)
-	}
-	for _, e := range put {
-		e.Place = r.locate(e).place
-		r.put(e)
-	}
-	return nil
-}
-
 // unrecordable is the record of one object that no transaction can hold.
 type unrecordable struct {
 	key plan.Key
@@ -334,25 +406,24 @@ func (u *unrecordable) Unwrap() error { return u.err }
 // move carries out a transfer in one transaction and reports whether it did: it
 // does not when the record has changed hands meanwhile.
 func (r *registry) move(ctx context.Context, t transfer) (bool, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	have, ok := r.entries[t.from.Key]
-	if !ok || have.Owner != t.from.Owner {
-		return false, nil
-	}
-	if why := r.occupied(t.to, have); why != "" {
-		return false, fmt.Errorf("%s: %s", t.from.Key, why)
-	}
-	next := have
-	next.Owner, next.Key, next.MovedFrom = t.owner, t.to, have.Owner
-	var drop []plan.Key
-	if t.to != t.from.Key {
-		drop = []plan.Key{t.from.Key}
-	}
-	if err := r.commit(ctx, []plan.Entry{next}, drop); err != nil {
-		return false, fmt.Errorf("inventory: %w", err)
-	}
-	return true, nil
+	moved := false
+	err := r.change(ctx, func() ([]plan.Entry, []plan.Key, error) {
+		have, ok := r.entries[t.from.Key]
+		if moved = ok && have.Owner == t.from.Owner; !moved {
+			return nil, nil, nil
+		}
+		next := have
+		next.Owner, next.Key, next.MovedFrom = t.owner, t.to, have.Owner
+		var drop []plan.Key
+		if t.to != t.from.Key {
+			drop = []plan.Key{t.from.Key}
+		}
+		if why := r.occupied(t.to, have); why != "" {
+			return []plan.Entry{next}, drop, fmt.Errorf("%s: %s", t.from.Key, why)
+		}
+		return []plan.Entry{next}, drop, nil
+	})
+	return moved && err == nil, err
 }
 
 // occupied says why the record of another key must not be stored under k, which

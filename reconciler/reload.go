@@ -93,7 +93,7 @@ func (m *Manager) openAll(ctx context.Context, config Config) (*opened, error) {
 			return next, fmt.Errorf("source %s: %w", c.Name, err)
 		}
 		next.sources[c.Name] = s
-		next.fresh = append(next.fresh, s.Repository.Close)
+		next.fresh = append(next.fresh, s.close)
 	}
 	for _, c := range config.Targets {
 		if have := m.target(c.Name); have != nil && have.digest == c.Digest {
@@ -226,7 +226,7 @@ func (m *Manager) swap(ctx context.Context, config Config, next *opened, apps []
 		if next.sources[name] != s {
 			s.stop()
 			<-s.done
-			errs = append(errs, s.Repository.Close())
+			errs = append(errs, s.close())
 		}
 		if next.sources[name] == nil {
 			m.opts.Metrics.forgetSource(name)
@@ -335,7 +335,7 @@ func (m *Manager) startAll(life context.Context, next *opened, apps []*app) {
 	for _, a := range apps {
 		var ctx context.Context
 		ctx, a.cancel = context.WithCancel(life)
-		m.wg.Go(func() { a.run(ctx) })
+		m.crew.start("application "+a.Name, func() { a.run(ctx) })
 	}
 	for _, s := range next.sources {
 		if s.stop != nil {
@@ -343,7 +343,7 @@ func (m *Manager) startAll(life context.Context, next *opened, apps []*app) {
 		}
 		var ctx context.Context
 		ctx, s.stop = context.WithCancel(life)
-		m.wg.Go(func() { s.run(ctx) })
+		m.crew.start("source "+s.Name, func() { s.run(ctx) })
 	}
 	for _, a := range m.apps() {
 		a.kick()

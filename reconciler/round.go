@@ -267,8 +267,10 @@ func (r *round) phase(p Phase) {
 	r.m.changed()
 }
 
-func (r *round) event(ctx context.Context, kind EventKind, message string, data map[string]any) {
-	r.m.event(ctx, Event{Kind: kind, Application: r.app.Name, Message: message, Data: data})
+// event tells what happened. It is durable before the round writes anything more
+// to a target.
+func (r *round) event(kind EventKind, message string, data map[string]any) {
+	r.app.tell(kind, message, data)
 }
 
 // shortRevision is a revision as people read it.

@@ -62,7 +62,7 @@ func (r *round) moveAway(ctx context.Context) {
 		if !moved {
 			continue
 		}
-		r.event(ctx, EventMoved, fmt.Sprintf("%s moved to application %s", t.from.Key, t.owner),
+		r.event(EventMoved, fmt.Sprintf("%s moved to application %s", t.from.Key, t.owner),
 			map[string]any{"key": t.from.Key.String(), "to": t.owner})
 		r.m.look(t.owner, []plan.Key{t.to})
 	}
@@ -243,11 +243,11 @@ func (e *execution) below(k plan.Key, depth int) (plan.Key, string) {
 }
 
 // fail records that a change was not made; see round.fail.
-func (e *execution) fail(ctx context.Context, c *plan.Change, err error) {
+func (e *execution) fail(c *plan.Change, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.unmet[c.Key], e.failed = "which failed", true
-	e.r.fail(ctx, c, err)
+	e.r.fail(c, err)
 }
 
 // wait records that a change was accepted by its target and is not complete.
@@ -285,25 +285,15 @@ func (r *round) applyTo(ctx context.Context, name string, changes []*plan.Change
 	return worked
 }
 
-// triedBefore counts the changes that were tried in a round before this one, and failed.
-func (r *round) triedBefore(changes []*plan.Change) (n int) {
-	for _, c := range changes {
-		if f, failed := r.failures[c.Key]; failed && f.want == wanted(c) {
-			n++
-		}
-	}
-	return n
-}
-
 // without fails the change whose record does not fit the store and returns the others.
-func (e *execution) without(ctx context.Context, changes []*plan.Change, big *unrecordable) []*plan.Change {
+func (e *execution) without(changes []*plan.Change, big *unrecordable) []*plan.Change {
 	var rest []*plan.Change
 	for _, c := range changes {
 		if c.Key != big.key {
 			rest = append(rest, c)
 			continue
 		}
-		e.fail(ctx, c, appliers.WithClass(appliers.Stop, fmt.Errorf("it was not touched: %w", big)))
+		e.fail(c, appliers.WithClass(appliers.Stop, fmt.Errorf("it was not touched: %w", big)))
 	}
 	return rest
 }
@@ -337,19 +327,26 @@ func (r *round) applyChunk(ctx context.Context, t *target, changes []*plan.Chang
 	if ctx.Err() != nil {
 		return false
 	}
+	// What was said about this round so far comes before what it does next. The
+	// wait ends early only when the round is told to end.
+	if len(ops) > 0 && r.m.journal.flush(ctx) != nil {
+		return false
+	}
 	if err := r.m.registry.write(ctx, put, drop); err != nil {
 		if big := new(unrecordable); errors.As(err, &big) { // it stops alone
-			return r.applyChunk(ctx, t, e.without(ctx, changes, big), e)
+			return r.applyChunk(ctx, t, e.without(changes, big), e)
 		}
 		for _, c := range changes {
-			e.fail(ctx, c, fmt.Errorf("its ownership was not recorded, so it was not touched: %w", err))
+			e.fail(c, fmt.Errorf("its ownership was not recorded, so it was not touched: %w", err))
 		}
 		return false
 	}
 	if len(ops) == 0 {
 		return false
 	}
-	r.m.opts.Metrics.targetRetry(t.name, r.triedBefore(writes))
+	if ctx.Err() != nil { // while the record was made; the next round reads back
+		return false
+	}
 	results := t.apply(ctx, ops)
 	r.recordApplied(ctx, writes, results, e)
 	return true

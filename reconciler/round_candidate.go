@@ -47,7 +47,7 @@ func (r *round) considerCandidate(ctx context.Context) {
 		}
 	}
 	r.out.candidate, r.out.retry = nil, false
-	r.reportDrift(ctx)
+	r.reportDrift()
 	r.applyAndVerify(ctx, r.accepted, r.out.before)
 }
 
@@ -269,7 +269,7 @@ func (r *round) acceptCandidate(ctx context.Context, _ *Candidate) error {
 	r.out.delta = r.delta
 	r.m.registry.setDesire(r.app.Name, desire{source: r.app.Source, seq: r.candidate.seq, ready: true, state: r.candidate})
 	if r.out.first {
-		r.event(ctx, EventAccepted, "accepted "+shortRevision(r.candidate.revision), map[string]any{"revision": r.candidate.revision, "counts": r.out.before.Counts})
+		r.event(EventAccepted, "accepted "+shortRevision(r.candidate.revision), map[string]any{"revision": r.candidate.revision, "counts": r.out.before.Counts})
 	}
 	return nil
 }

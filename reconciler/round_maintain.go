@@ -33,7 +33,7 @@ func (r *round) maintain(ctx context.Context) {
 	}
 	r.out.before = p
 	r.restrain(ctx, p)
-	r.reportDrift(ctx)
+	r.reportDrift()
 	r.applyAndVerify(ctx, r.accepted, p)
 }
 

@@ -28,7 +28,7 @@ func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, result
 		switch res.Outcome {
 		case appliers.Released: // it may still be there, and is no longer ours
 			drop, done = append(drop, c.Key), append(done, c)
-			r.reportApplied(ctx, c, e)
+			r.reportApplied(c, e)
 		case appliers.Done:
 			if c.Action != plan.Delete { // a delete is dropped after the object is seen gone
 				entry := c.Done()
@@ -37,7 +37,7 @@ func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, result
 				}
 				put, done = append(put, entry), append(done, c)
 			}
-			r.reportApplied(ctx, c, e)
+			r.reportApplied(c, e)
 		case appliers.Pending:
 			if res.Token != c.Entry.Token {
 				entry := c.Entry
@@ -46,17 +46,17 @@ func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, result
 			}
 			e.wait(c, res)
 		default:
-			e.fail(ctx, c, res.Err)
+			e.fail(c, res.Err)
 		}
 	}
 	if err := r.m.registry.write(ctx, put, drop); err != nil {
 		for _, c := range done {
-			e.fail(ctx, c, fmt.Errorf("it was written, and that could not be recorded: %w", err))
+			e.fail(c, fmt.Errorf("it was written, and that could not be recorded: %w", err))
 		}
 	}
 }
 
-func (r *round) reportApplied(ctx context.Context, c *plan.Change, e *execution) {
+func (r *round) reportApplied(c *plan.Change, e *execution) {
 	kind := EventApplied
 	switch c.Action {
 	case plan.Delete:
@@ -70,7 +70,7 @@ func (r *round) reportApplied(ctx context.Context, c *plan.Change, e *execution)
 	if r.approval != nil && c.Action == plan.Delete {
 		data["approvedBy"], data["approval"] = r.approval.By, r.approval.Digest
 	}
-	r.event(ctx, kind, fmt.Sprintf("%s %s", c.Action, c.Key), data)
+	r.event(kind, fmt.Sprintf("%s %s", c.Action, c.Key), data)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if _, whole := e.whole[c.Key.Target]; whole {
@@ -139,7 +139,7 @@ func (r *round) seen(k plan.Key) string {
 
 // fail records a failed object and when it is tried again, by the class of its
 // error. The caller holds the lock of the execution.
-func (r *round) fail(ctx context.Context, c *plan.Change, err error) {
+func (r *round) fail(c *plan.Change, err error) {
 	if err == nil {
 		err = errors.New("the target gave no result")
 	}
@@ -163,7 +163,7 @@ func (r *round) fail(ctx context.Context, c *plan.Change, err error) {
 		f.RetryAt = now.Add(r.app.Interval)
 	}
 	if !again || before.Message != f.Message {
-		r.event(ctx, EventFailed, named(c.Origin, k.ID, err.Error()), map[string]any{"key": k.String(), "class": f.Class.String(), "origin": f.Origin.String()})
+		r.event(EventFailed, named(c.Origin, k.ID, err.Error()), map[string]any{"key": k.String(), "class": f.Class.String(), "origin": f.Origin.String()})
 	}
 	r.m.opts.Metrics.failed(r.app.Name, f.Class)
 	r.out.failures[k] = f
@@ -205,7 +205,7 @@ func (r *round) recordVerified(ctx context.Context, after *plan.Plan) {
 			r.met = r.met || failed
 			delete(r.out.failures, c.Key) // an uncertain write that did happen
 		case !failed && !pending:
-			r.fail(ctx, c, fmt.Errorf("written, but it still differs at %s; is something else writing it?", fieldsOf(c)))
+			r.fail(c, fmt.Errorf("written, but it still differs at %s; is something else writing it?", fieldsOf(c)))
 			open[c.Key] = true
 		default:
 			open[c.Key] = true

@@ -111,9 +111,11 @@ type Options struct {
 	// those of package time.
 	Now  func() time.Time
 	Rand *rand.Rand
-	// Events receives every event, in order, from several goroutines one at a
-	// time. It must not block for long.
-	Events func(ctx context.Context, e Event)
+	// Events receives every event, in order, in batches of at most 49, from one
+	// goroutine at a time. When it returns nil they are durable; after an error the
+	// log says which are missing. While it blocks, nothing is written to a target,
+	// and what happens waits.
+	Events func(ctx context.Context, events []Event) error
 	// Epoch is the fence of this process; 1 while there is only one.
 	Epoch uint64
 	// RenderSlots limits renderings under way; default 2.

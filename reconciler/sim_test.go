@@ -38,12 +38,15 @@ type sim struct {
 	is     map[string]memapply.Personality
 	more   map[string]*memsource.Repository // further sources
 	tune   func(*TargetConfig)
+	serve  func(keepOpen) sources.Repository // what a source is opened as
 	store  store.Store
 	sealer *manifest.Sealer
 	judge  *rules // of policy set "rules"; nil when there is none
 	apps   []Application
 	reg    *prometheus.Registry
 	crash  crash
+	log    *slog.Logger
+	sink   func([]Event) // sees each batch of events before it is taken
 
 	m      *Manager
 	cancel context.CancelFunc
@@ -65,6 +68,8 @@ func simulate(t *testing.T, fn func(s *sim)) {
 			is: map[string]memapply.Personality{}, store: memstore.New(), sealer: sealer,
 		}
 		s.more, s.tune = map[string]*memsource.Repository{}, func(*TargetConfig) {}
+		s.log = slog.New(slog.DiscardHandler)
+		s.serve = func(r keepOpen) sources.Repository { return r }
 		defer func() { s.stop() }()
 		fn(s)
 	})
@@ -109,7 +114,7 @@ func (s *sim) sourceConfig(name string, repo *memsource.Repository) SourceConfig
 	return SourceConfig{
 		Name: name, Digest: "1", Identity: name + " main",
 		Open: func() (*sources.Source, error) {
-			return &sources.Source{Name: name, Repository: keepOpen{repo}, Ref: sources.Ref{Branch: "main"}, Interval: 10 * time.Second}, nil
+			return &sources.Source{Name: name, Repository: s.serve(keepOpen{repo}), Ref: sources.Ref{Branch: "main"}, Interval: 10 * time.Second}, nil
 		},
 	}
 }
@@ -131,11 +136,15 @@ func (s *sim) start() {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	opts := Options{
-		Store: &mortalStore{s.store, &s.crash}, Sealer: s.sealer, Log: slog.New(slog.DiscardHandler), Rand: rand.New(rand.NewPCG(1, 2)),
-		Events: func(_ context.Context, e Event) {
+		Store: &mortalStore{s.store, &s.crash}, Sealer: s.sealer, Log: s.log, Rand: rand.New(rand.NewPCG(1, 2)),
+		Events: func(_ context.Context, batch []Event) error {
+			if s.sink != nil {
+				s.sink(batch)
+			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.events = append(s.events, e)
+			s.events = append(s.events, batch...)
+			return nil
 		},
 	}
 	if s.reg != nil {

@@ -59,16 +59,17 @@ type source struct {
 	kicks   chan struct{}
 	polling chan struct{} // one poll at a time
 
-	mu       sync.Mutex
-	head     sourceHead
-	record   sourceRecord
-	polledAt time.Time
-	next     time.Time
-	err      error
-	rewrite  string
-	opened   time.Time
-	failures int
-	counted  sources.Requests // that Metrics know of
+	mu     sync.Mutex
+	head   sourceHead
+	record sourceRecord
+	// announced is the seq of the head that the applications were told of.
+	announced uint64
+	polledAt  time.Time
+	next      time.Time
+	err       error
+	rewrite   string
+	opened    time.Time
+	failures  int
 }
 
 // load reads the high-water mark.
@@ -91,6 +92,7 @@ func (s *source) load(ctx context.Context) error {
 	// The mirror may already hold it: then work goes on without the network.
 	if _, err := s.Repository.Open(ctx, r.Revision); err == nil {
 		s.head = sourceHead{revision: r.Revision, seq: 1, commit: s.describe(ctx, r.Revision)}
+		s.announced = s.head.seq // whoever starts looks at it
 	}
 	return nil
 }
@@ -102,7 +104,7 @@ func (s *source) run(ctx context.Context) {
 	defer watch.Wait()
 	if w, ok := sources.Ability[sources.Watcher](s.Repository); ok {
 		watch.Go(func() { // a watch that fails leaves the polls
-			err := contained(func() error { return w.Watch(ctx, s.kick) })
+			err := patiently(ctx, closeGrace, func() error { return w.Watch(ctx, s.kick) })
 			if err != nil && ctx.Err() == nil {
 				s.opts.Log.Warn("source is not watched, only polled", "source", s.Name, "error", err)
 			}
@@ -147,25 +149,15 @@ func (s *source) delay() time.Duration {
 // poll asks for the ref and, only when it moved, fetches and checks the new
 // revision. Whatever fails, the head stays where it is.
 func (s *source) poll(ctx context.Context) error {
-	free, err := s.turn(ctx)
-	if err != nil {
-		return err
-	}
-	defer free()
-	s.mu.Lock()
-	again := s.failures > 0
-	s.mu.Unlock()
-	if again {
-		s.opts.Metrics.sourceRetry(s.Name)
-	}
 	start := s.opts.Now()
-	limited, cancel := context.WithTimeout(ctx, s.timeout())
-	var moved bool
-	err = contained(func() (err error) {
-		moved, err = s.pollOnce(limited)
-		return err
+	err := s.bounded(ctx, func(ctx context.Context) error {
+		free, err := s.turn(ctx)
+		if err != nil {
+			return err
+		}
+		defer free()
+		return s.pollOnce(ctx)
 	})
-	cancel()
 	if err != nil {
 		err = fmt.Errorf("%w; the last good revision stays", err)
 	}
@@ -175,6 +167,9 @@ func (s *source) poll(ctx context.Context) error {
 	now := s.opts.Now()
 	s.opts.Metrics.poll(s.Name, now.Sub(start), now, err)
 	s.mu.Lock()
+	// Also what a poll that was abandoned came back with is news once.
+	moved := s.head.seq != s.announced
+	s.announced = s.head.seq
 	changed := moved || (err == nil) != (s.err == nil) || err != nil && err.Error() != s.err.Error()
 	s.err = err
 	if err != nil {
@@ -185,6 +180,26 @@ func (s *source) poll(ctx context.Context) error {
 	s.mu.Unlock()
 	s.advance(ctx, s, changed)
 	return err
+}
+
+// bounded makes a call to the repository within the limits of a poll. One that
+// outlives them by a tenth is abandoned: it keeps its turn until it returns.
+func (s *source) bounded(ctx context.Context, call func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, s.timeout())
+	defer cancel()
+	err := patiently(limited, s.timeout()/10, func() error { return call(limited) })
+	if errors.Is(err, ErrAbandoned) {
+		return fmt.Errorf("source %s: %w", s.Name, err)
+	}
+	return err
+}
+
+// close releases the mirror.
+func (s *source) close() error {
+	if err := ended(s.Repository.Close); err != nil {
+		return fmt.Errorf("source %s: closing it: %w", s.Name, err)
+	}
+	return nil
 }
 
 // turn waits until no poll is under way and returns the function that lets the
@@ -210,52 +225,39 @@ func (s *source) timeout() time.Duration {
 func (s *source) request(ctx context.Context) (free func(), err error) {
 	select {
 	case s.budget <- struct{}{}:
-		return func() { <-s.budget; s.measure() }, nil
+		return func() { <-s.budget }, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("source %s: waiting for a request to %s: %w", s.Name, s.config.Host, ctx.Err())
 	}
 }
 
-// measure publishes the requests that were made since it last did.
-func (s *source) measure() {
-	meter, ok := sources.Ability[sources.Meter](s.Repository)
-	if !ok {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now, was := meter.Requests(), s.counted
-	s.counted = now
-	s.opts.Metrics.asked(s.Name, sources.Requests{
-		Refs: now.Refs - was.Refs, RefsFailed: now.RefsFailed - was.RefsFailed,
-		Fetches: now.Fetches - was.Fetches, FetchesFailed: now.FetchesFailed - was.FetchesFailed,
-	})
-}
-
-func (s *source) pollOnce(ctx context.Context) (moved bool, err error) {
+func (s *source) pollOnce(ctx context.Context) error {
 	free, err := s.request(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer free()
 	ref, revision, err := s.Resolve(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	head := s.current()
 	if revision == head.revision {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.rewrite = "" // a branch that was rewritten stands again where it stood
-		return false, nil
+		return nil
 	}
 	if err := s.Repository.Fetch(ctx, ref, revision); err != nil {
-		return false, fmt.Errorf("source %s: %w", s.Name, err)
+		return fmt.Errorf("source %s: %w", s.Name, err)
 	}
 	if err := s.trust(ctx, revision); err != nil {
-		return false, err
+		return err
 	}
-	return true, s.adopt(ctx, revision)
+	if err := ctx.Err(); err != nil { // it came back too late
+		return fmt.Errorf("source %s: %w", s.Name, err)
+	}
+	return s.adopt(ctx, revision)
 }
 
 // trust refuses a revision that does not descend from the last accepted one.

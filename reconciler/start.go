@@ -28,7 +28,7 @@ func (t *retryTimer) fail(m *Manager, now time.Time, limit time.Duration) {
 
 // due returns when the goroutine has to act without being kicked.
 func (a *app) due(st *appState) time.Time {
-	if st.running != nil { // its result wakes the goroutine
+	if st.running != nil || a.full.Load() { // its result, or a kick, wakes the goroutine
 		return a.m.opts.Now().Add(a.StaleAfter)
 	}
 	next := st.nextLook
@@ -60,7 +60,7 @@ func (a *app) due(st *appState) time.Time {
 
 // start begins a round when there is something to do and none is under way.
 func (a *app) start(ctx context.Context, st *appState) {
-	if st.running != nil {
+	if st.running != nil || a.crowded() {
 		return
 	}
 	now := a.m.opts.Now()

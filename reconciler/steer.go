@@ -54,9 +54,12 @@ func (a *app) approved(input string, gates []plan.Gate, now time.Time) *Approval
 
 // steer changes what people said about an application, durably, and wakes it.
 func (a *app) steer(ctx context.Context, change func(*control) error) error {
-	a.steering.mu.Lock()
-	defer a.steering.mu.Unlock()
-	next := a.steering.control
+	s := a.steering
+	s.order.Lock()
+	defer s.order.Unlock()
+	s.mu.Lock()
+	next := s.control
+	s.mu.Unlock()
 	next.Approvals = slices.Clone(next.Approvals)
 	if err := change(&next); err != nil {
 		return err
@@ -69,7 +72,9 @@ func (a *app) steer(ctx context.Context, change func(*control) error) error {
 	if err != nil {
 		return fmt.Errorf("application %s: %w", a.Name, err)
 	}
-	a.steering.control = next
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.control = next
 	return nil
 }
 
@@ -216,7 +221,12 @@ func (m *Manager) Sync(ctx context.Context, by, application string, wait bool) e
 	polled := map[string]bool{}
 	var waiters []chan struct{}
 	for _, a := range apps {
-		m.event(ctx, Event{Kind: EventSync, Application: a.Name, Principal: by})
+		m.journal.tell(Event{Kind: EventSync, Application: a.Name, Principal: by}, nil)
+	}
+	if err := m.journal.flush(ctx); err != nil {
+		return err
+	}
+	for _, a := range apps {
 		if s := m.source(a.Source); s != nil && !polled[a.Source] {
 			polled[a.Source] = true
 			if !wait {

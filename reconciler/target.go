@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"time"
 
 	"github.com/gitopsd/gitopsd/appliers"
@@ -107,35 +106,19 @@ func (t *target) acquire(ctx context.Context, probe bool) error {
 func (t *target) run(ctx context.Context, fn func(context.Context) (any, error)) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
-	type answer struct {
-		v   any
-		err error
-	}
-	done := make(chan answer, 1)
-	go func() {
+	var v any
+	err := patiently(ctx, t.timeout/10, func() (err error) {
 		defer func() { <-t.slots }()
-		defer func() {
-			if p := recover(); p != nil {
-				t.log.Error("target panicked", "target", t.name, "error", p, "stack", string(debug.Stack()))
-				done <- answer{err: fmt.Errorf("internal error: %v; please report it", p)}
-			}
-		}()
-		v, err := fn(ctx)
-		done <- answer{v, err}
-	}()
-	select {
-	case a := <-done:
-		return a.v, a.err
-	case <-ctx.Done():
+		v, err = fn(ctx)
+		return err
+	})
+	if p := new(panicked); errors.As(err, &p) {
+		t.log.Error("target panicked", "target", t.name, "error", p.value, "stack", p.stack)
 	}
-	grace := time.NewTimer(t.timeout / 10)
-	defer grace.Stop()
-	select {
-	case a := <-done:
-		return a.v, a.err
-	case <-grace.C:
-		return nil, ErrAbandoned
+	if err != nil { // of an abandoned call, v is not ours
+		return nil, err
 	}
+	return v, nil
 }
 
 // measure publishes the state of the breaker.
@@ -229,8 +212,12 @@ func (t *target) close() error {
 	if t.stop != nil {
 		t.stop()
 	}
-	if c, ok := appliers.Ability[appliers.Closer](t.applier); ok {
-		return c.Close()
+	c, ok := appliers.Ability[appliers.Closer](t.applier)
+	if !ok {
+		return nil
+	}
+	if err := ended(c.Close); err != nil {
+		return fmt.Errorf("target %s: closing it: %w", t.name, err)
 	}
 	return nil
 }

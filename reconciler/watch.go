@@ -22,14 +22,14 @@ func (m *Manager) startWatch(life context.Context, t *target) {
 	}
 	var ctx context.Context
 	ctx, t.stop = context.WithCancel(life)
-	m.wg.Go(func() { m.keepWatching(ctx, t, w) })
+	m.crew.start("watch of target "+t.name, func() { m.keepWatching(ctx, t, w) })
 }
 
 func (m *Manager) keepWatching(ctx context.Context, t *target, w appliers.Watcher) {
 	pause := watchMinPause
 	for {
 		began := m.opts.Now()
-		err := contained(func() error {
+		err := patiently(ctx, closeGrace, func() error {
 			return w.Watch(ctx, func(keys []plan.Key, lost bool) { m.noticed(t, keys, lost) })
 		})
 		if ctx.Err() != nil {

@@ -187,13 +187,14 @@ func loadSealer(path string) (*manifest.Sealer, error) {
 }
 
 // record is where every event ends up: the audit log.
-func (d *daemon) record(ctx context.Context, e reconciler.Event) {
-	err := d.audit.Append(ctx, audit.Entry{
-		Kind: string(e.Kind), Application: e.Application, Principal: cmp.Or(e.Principal, "gitopsd"), Message: e.Message, Data: e.Data,
-	})
-	if err != nil {
-		d.log.Error("event is missing from the audit log", "kind", e.Kind, "application", e.Application, "error", err)
+func (d *daemon) record(ctx context.Context, events []reconciler.Event) error {
+	entries := make([]audit.Entry, 0, len(events))
+	for _, e := range events {
+		entries = append(entries, audit.Entry{
+			At: e.At, Kind: string(e.Kind), Application: e.Application, Principal: cmp.Or(e.Principal, "gitopsd"), Message: e.Message, Data: e.Data,
+		})
 	}
+	return d.audit.Append(ctx, entries...)
 }
 
 // take makes the loop's configuration of cfg and remembers its digest.

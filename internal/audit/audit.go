@@ -41,10 +41,11 @@ func (b *Break) Unwrap() error { return ErrBroken }
 
 // Entry is what happened, as the caller says it.
 type Entry struct {
-	Kind        string // what sort of thing, as in "sync", "approve", "applied"
-	Application string // empty when it concerns none
-	Principal   string // who: "uid:1000", "gitopsd"
-	Message     string // one sentence; cut at 4 KiB
+	At          time.Time // when it happened; zero means now
+	Kind        string    // what sort of thing, as in "sync", "approve", "applied"
+	Application string    // empty when it concerns none
+	Principal   string    // who: "uid:1000", "gitopsd"
+	Message     string    // one sentence; cut at 4 KiB
 	// Data are details, stored as JSON with secrets masked. More than 16 KiB are
 	// left out, and the record says so: a state change is never held up by the
 	// size of its audit record.
@@ -119,9 +120,16 @@ func Open(ctx context.Context, o Options) (*Log, error) {
 	return l, nil
 }
 
-// Append adds entries, in order, in one transaction.
+// Append adds entries, in order, in as few transactions as they fit. After an
+// error the first of them may have been added, in order.
 func (l *Log) Append(ctx context.Context, entries ...Entry) error {
 	_, err := l.Commit(ctx, nil, nil, entries...)
+	if n := len(entries); n > 1 && errors.Is(err, store.ErrTooLarge) {
+		if err := l.Append(ctx, entries[:n/2]...); err != nil {
+			return err
+		}
+		return l.Append(ctx, entries[n/2:]...)
+	}
 	return err
 }
 
@@ -163,7 +171,11 @@ func (l *Log) commit(ctx context.Context, compares []store.Compare, ops []store.
 	for _, e := range entries {
 		next.Seq++
 		prevs[next.Seq] = next.Hash
-		hash, value, err := encode(l.opts.Writer, next.Seq, next.Hash, l.opts.Now(), e)
+		at := e.At
+		if at.IsZero() {
+			at = l.opts.Now()
+		}
+		hash, value, err := encode(l.opts.Writer, next.Seq, next.Hash, at, e)
 		if err != nil {
 			return 0, err
 		}

@@ -230,6 +230,34 @@ func TestRecordIsBounded(t *testing.T) {
 	verify(t, l, 1)
 }
 
+// Row E-88: many entries at once take as many transactions as they need, and
+// keep their order and their times.
+func TestAppendManyAtOnce(t *testing.T) {
+	l := open(t, memory.New(), 0)
+	at := time.Date(2029, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, size := range map[string]int{"many": 10, "large": 15 << 10} {
+		var entries []audit.Entry
+		for i := range 3 * store.MaxOps {
+			entries = append(entries, audit.Entry{
+				At: at.Add(time.Duration(i) * time.Second), Kind: name, Message: fmt.Sprint(i), Data: map[string]any{"body": strings.Repeat("x", size)},
+			})
+		}
+		if err := l.Append(t.Context(), entries...); err != nil {
+			t.Fatal(err)
+		}
+		records, err := l.Query(t.Context(), audit.Filter{Kind: name}, len(entries))
+		if err != nil || len(records) != len(entries) {
+			t.Fatalf("%s: %d records, %v", name, len(records), err)
+		}
+		for i, r := range records { // newest first
+			if n := len(entries) - 1 - i; r.Message != fmt.Sprint(n) || !r.At.Equal(entries[n].At) {
+				t.Fatalf("%s: record %d is %q of %s", name, i, r.Message, r.At)
+			}
+		}
+	}
+	verify(t, l, 6*store.MaxOps)
+}
+
 // Row E-88: the number of records is capped, and the chain still holds.
 func TestRetention(t *testing.T) {
 	s := memory.New()

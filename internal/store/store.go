@@ -113,3 +113,22 @@ func CheckCommit(compares []Compare, ops []Op) error {
 	}
 	return nil
 }
+
+// Transactions cuts ops, in their order, into as few commits as the limits
+// allow. An operation that exceeds MaxBytes stands alone, and its commit fails.
+func Transactions(ops []Op) [][]Op {
+	var out [][]Op
+	size, first := 0, 0
+	for i, op := range ops {
+		n := len(op.Key) + len(op.Value)
+		if i > first && (i-first == MaxOps || size+n > MaxBytes) {
+			out = append(out, ops[first:i])
+			size, first = 0, i
+		}
+		size += n
+	}
+	if first < len(ops) {
+		out = append(out, ops[first:])
+	}
+	return out
+}
