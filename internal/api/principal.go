@@ -137,4 +137,3 @@ func (r Roles) principal(peer *peer) Principal {
 	p.Role = r.of(peer.uid, groups)
 	return p
 }
-
