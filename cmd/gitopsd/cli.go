@@ -63,7 +63,7 @@ func (c *cli) rootCommand() *cobra.Command {
 		Long: "gitopsd pulls declarative YAML from Git, refuses what policies deny, shows and applies the difference,\n" +
 			"and heals what drifts. Most commands speak to the running daemon through its socket; run, validate,\n" +
 			"policy, init and doctor need none.",
-		Version:                    version,
+		Version:                    release(),
 		SuggestionsMinimumDistance: 2,
 		SilenceUsage:               true,
 		SilenceErrors:              true,

@@ -366,7 +366,7 @@ func TestManAndVersion(t *testing.T) {
 	if err != nil || !strings.Contains(string(page), "exit-code") {
 		t.Errorf("%v: %.200s", err, page)
 	}
-	if out, _, code := runCLI(t, streams{}, "version"); code != 0 || !strings.HasPrefix(out, "gitopsd "+version) {
+	if out, _, code := runCLI(t, streams{}, "version"); code != 0 || !strings.HasPrefix(out, "gitopsd "+release()) {
 		t.Errorf("version: %s", out)
 	}
 	if out, _, code := runCLI(t, streams{}, "completion", "bash"); code != 0 || !strings.Contains(out, "gitopsd") {

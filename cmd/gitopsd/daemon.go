@@ -93,7 +93,7 @@ func runDaemon(ctx context.Context, o daemonOptions, log *slog.Logger) (err erro
 	if metrics != nil {
 		address = metrics.listener.Addr().String()
 	}
-	log.Info("gitopsd started", "version", version, "config", d.config, "state", d.stateDir, "socket", d.socket, "metrics", address)
+	log.Info("gitopsd started", "version", release(), "config", d.config, "state", d.stateDir, "socket", d.socket, "metrics", address)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.manager.Run(ctx, first) })
 	group.Go(func() error {
@@ -251,7 +251,7 @@ func (d *daemon) handler() http.Handler {
 		Info: func() api.Info {
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			return api.Info{Version: version, Started: d.started, ConfigDigest: d.configDigest, ConfigError: d.configErr}
+			return api.Info{Version: release(), Started: d.started, ConfigDigest: d.configDigest, ConfigError: d.configErr}
 		},
 	})
 }

@@ -280,8 +280,8 @@ func (d *doctor) daemon(ctx context.Context, timeout time.Duration) {
 	}
 	d.say(checkOK, what, fmt.Sprintf("version %s, up %s, you are %s with role %s",
 		info.Version, age(d.now().Sub(info.Started.AsTime())), info.Principal, info.Role), "")
-	if info.Version != version {
-		d.say(checkWarn, what, fmt.Sprintf("is version %s and this command %s", info.Version, version), "restart the daemon after an upgrade")
+	if info.Version != release() {
+		d.say(checkWarn, what, fmt.Sprintf("is version %s and this command %s", info.Version, release()), "restart the daemon after an upgrade")
 	}
 	if info.ConfigError != "" {
 		d.say(checkFail, what, "its newest configuration was refused and an older one runs:\n"+info.ConfigError, "correct it; it is read again by itself")

@@ -19,7 +19,7 @@ func (c *cli) manCommand() *cobra.Command {
 			}
 			root := cmd.Root()
 			root.DisableAutoGenTag = true
-			header := &doc.GenManHeader{Title: "GITOPSD", Section: "1", Source: "gitopsd " + version, Manual: "gitopsd"}
+			header := &doc.GenManHeader{Title: "GITOPSD", Section: "1", Source: "gitopsd " + release(), Manual: "gitopsd"}
 			if err := doc.GenManTree(root, header, args[0]); err != nil {
 				return fmt.Errorf("man pages: %w", err)
 			}

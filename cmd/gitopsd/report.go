@@ -253,7 +253,7 @@ func (r *report) sarif() any {
 	return object{
 		"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0",
 		"runs": []any{object{
-			"tool":    object{"driver": object{"name": "gitopsd", "version": version, "rules": rules}},
+			"tool":    object{"driver": object{"name": "gitopsd", "version": release(), "rules": rules}},
 			"results": results,
 		}},
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -8,8 +9,31 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set when a release is linked (-X main.version=v1.2.3).
-var version = "dev"
+// version and commit are set by the linker (-X main.version=v1.2.3), as make
+// build does. Read them with release and sourceCommit.
+var version, commit string
+
+// release is the version of this binary: what was linked in, else what the
+// toolchain recorded, else "dev".
+func release() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "(devel)" {
+		return cmp.Or(version, info.Main.Version, "dev")
+	}
+	return cmp.Or(version, "dev")
+}
+
+// sourceCommit is the commit that this binary was built from; "" when neither
+// linker nor toolchain were told.
+func sourceCommit() string {
+	if info, ok := debug.ReadBuildInfo(); ok && commit == "" {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value
+			}
+		}
+	}
+	return commit
+}
 
 func (c *cli) versionCommand() *cobra.Command {
 	return &cobra.Command{
@@ -25,13 +49,9 @@ func (c *cli) versionCommand() *cobra.Command {
 
 // versionText is what gitopsd version and --version print.
 func versionText() string {
-	commit := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				commit = s.Value
-			}
-		}
+	built := fmt.Sprintf("%s %s/%s", runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	if commit := sourceCommit(); commit != "" {
+		built = "commit " + short(commit) + ", " + built
 	}
-	return fmt.Sprintf("gitopsd %s (commit %s, %s %s/%s)", version, short(commit), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("gitopsd %s (%s)", release(), built)
 }
