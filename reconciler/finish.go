@@ -170,13 +170,22 @@ func (a *app) watch(st *appState, res roundResult) {
 	st.watched = true
 }
 
-// report writes the one log line of an applied revision.
+// report writes the one log line of an applied revision; one that changed nothing
+// gets none.
 func (a *app) report(st *appState, res roundResult) {
 	if !res.evaluated || res.candidate != nil || res.before == nil || !res.first && res.applied+res.deleted == 0 {
 		return
 	}
-	a.log.Info("revision applied", "revision", shortRevision(st.accepted.revision), "applied", res.applied, "deleted", res.deleted,
-		"failed", len(st.failures), "blocked", len(st.blocked), "pending", len(st.pending))
+	counts := []any{
+		"revision", shortRevision(st.accepted.revision), "applied", res.applied, "deleted", res.deleted,
+		"failed", len(st.failures), "blocked", len(st.blocked), "pending", len(st.pending),
+	}
+	switch {
+	case res.applied+res.deleted > 0 || len(st.pending) > 0:
+		a.log.Info("revision applied", counts...)
+	case len(st.failures)+len(st.blocked) > 0:
+		a.log.Warn("revision accepted, and nothing of it could be applied", counts...)
+	}
 	if len(st.failures)+len(st.blocked)+len(st.pending) == 0 {
 		a.tell(EventSynced, "in step with "+shortRevision(st.accepted.revision),
 			map[string]any{"revision": st.accepted.revision, "applied": res.applied, "deleted": res.deleted})

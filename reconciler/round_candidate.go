@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/plan"
@@ -244,8 +245,9 @@ func approvalDigest(p *plan.Plan, input string) string {
 }
 
 func needsApproval(application string, p *plan.Plan) error {
+	fact, _, _ := strings.Cut(p.Gates[0].Message, "; ") // what follows is the advice of the plan
 	return fmt.Errorf("needs an approval: %s; look at it with: gitopsd diff %s, then run: gitopsd approve %s --why \"...\"",
-		p.Gates[0].Message, application, application)
+		fact, application, application)
 }
 
 // acceptCandidate makes the revision the one that is applied and healed to. A

@@ -215,7 +215,7 @@ func repeated(k *pb.Candidate) bool {
 		}
 	}
 	for _, g := range k.Gates {
-		if strings.Contains(k.Reason, g.Message) {
+		if fact, _, _ := strings.Cut(g.Message, "; "); strings.Contains(k.Reason, fact) {
 			return true
 		}
 	}

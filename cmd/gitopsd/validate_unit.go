@@ -102,6 +102,9 @@ func (u *unit) check(ctx context.Context, tree sources.Tree, root string, r *rep
 	var problems manifest.Errors
 	if errors.As(err, &problems) {
 		for _, p := range problems {
+			if u.application == "" && p.Hint == render.UndeclaredHint {
+				p.Hint = "give it with --var NAME=VALUE, or take the variables of the applications with --config"
+			}
 			r.problem(root, "render", u.application, p)
 		}
 		return nil

@@ -134,6 +134,10 @@ func (r *round) compile(name, text string) (compiled, error) {
 	return compile(name, text)
 }
 
+// UndeclaredHint is what to do about a variable that a template uses and nobody
+// declared. Who renders without an Application says something else in its place.
+const UndeclaredHint = "declare the variable in the Application"
+
 // noValue is how text/template speaks of a variable that nobody declared.
 var noValue = regexp.MustCompile(`^(\S+): executing "[^"]*" at <(.*)>: map has no entry for key ".*"$`)
 
@@ -146,7 +150,7 @@ func (r *round) fill(ctx context.Context, t compiled, err error) (string, *compl
 	case ctx.Err() != nil:
 		return "", nil, ctx.Err()
 	case err != nil && strings.Contains(err.Error(), "map has no entry for key"):
-		return "", &complaint{noValue.ReplaceAllString(err.Error(), "$1: $2 has no value"), "declare the variable in the Application"}, nil
+		return "", &complaint{noValue.ReplaceAllString(err.Error(), "$1: $2 has no value"), UndeclaredHint}, nil
 	case err != nil:
 		return "", &complaint{err.Error(), "repair the template"}, nil
 	}
