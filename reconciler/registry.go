@@ -374,7 +374,7 @@ func (r *registry) check(put []plan.Entry, drop []plan.Key) error {
 		going[k] = true
 	}
 	for _, e := range put {
-		if have, exists := r.entries[e.Key]; exists && have.Locator != e.Locator {
+		if have, exists := r.entries[e.Key]; exists && have.Locator != e.Locator && !have.Unconfirmed() {
 			return fmt.Errorf("%s is on record at %s and would be lost there by a record at %s; give the object a new metadata.name", e.Key, have.Locator, e.Locator)
 		}
 		held, ok := r.byLocator[r.locate(e)]

@@ -80,8 +80,11 @@ type round struct {
 	candidate *desiredState // the head, rendered and judged; nil when not viable
 	delta     []plan.Key    // what differs between accepted and candidate
 	moves     []transfer
-	approval  *Approval
-	started   time.Time
+	// former is what the last look found at the old addresses of objects that were
+	// moved before their first write was confirmed.
+	former   map[plan.Key]plan.Observed
+	approval *Approval
+	started  time.Time
 
 	// waited: a change waited for another one of this round; met: such a one turned
 	// out to be complete after all.

@@ -306,6 +306,7 @@ func (r *round) applyChunk(ctx context.Context, t *target, changes []*plan.Chang
 	var drop []plan.Key
 	var ops []appliers.Operation
 	var writes []*plan.Change
+	fresh := map[plan.Key]bool{}
 	for _, c := range changes {
 		switch c.Action {
 		case plan.Forget:
@@ -319,6 +320,8 @@ func (r *round) applyChunk(ctx context.Context, t *target, changes []*plan.Chang
 			put = append(put, c.Entry)
 			ops = append(ops, appliers.Operation{Change: *c, Application: r.app.Name, Epoch: r.m.opts.Epoch})
 			writes = append(writes, c)
+			_, known := r.m.registry.entry(r.app.Name, c.Key)
+			fresh[c.Key] = !known && c.TransferFrom == nil
 		}
 		if c.TransferFrom != nil {
 			drop = append(drop, *c.TransferFrom)
@@ -348,6 +351,6 @@ func (r *round) applyChunk(ctx context.Context, t *target, changes []*plan.Chang
 		return false
 	}
 	results := t.apply(ctx, ops)
-	r.recordApplied(ctx, writes, results, e)
+	r.recordApplied(ctx, writes, fresh, results, e)
 	return true
 }

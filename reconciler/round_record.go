@@ -17,7 +17,8 @@ import (
 const recordTimeout = 5 * time.Second
 
 // recordApplied makes the outcome durable, also when the round has been told to end.
-func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, results []appliers.Result, e *execution) {
+// fresh are keys that had no record before these writes.
+func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, fresh map[plan.Key]bool, results []appliers.Result, e *execution) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	var put []plan.Entry
@@ -46,6 +47,9 @@ func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, result
 			}
 			e.wait(c, res)
 		default:
+			if res.Outcome == appliers.Refused && fresh[c.Key] {
+				drop = append(drop, c.Key) // nothing of it was ever written
+			}
 			e.fail(c, res.Err)
 		}
 	}

@@ -144,8 +144,15 @@ func TestBuildCases(t *testing.T) {
 		"rename-half-stored": func(w *world) {
 			w.want("a", one).applied().wantAt("z", path("a"), one).drop("a").applied()
 		},
-		"same-locator":  func(w *world) { w.wantAt("a", "/srv/x", one).wantAt("b", "/srv/x", one) },
-		"moved":         func(w *world) { w.want("a", one).applied().wantAt("a", "/srv/new", one).wantAt("b", path("a"), one) },
+		"same-locator": func(w *world) { w.wantAt("a", "/srv/x", one).wantAt("b", "/srv/x", one) },
+		"moved":        func(w *world) { w.want("a", one).applied().wantAt("a", "/srv/new", one).wantAt("b", path("a"), one) },
+		"moved-unwritten": func(w *world) {
+			begun(w.want("a", one).want("b", one), "a").gone("a").wantAt("a", "/srv/new", one)
+		},
+		"moved-written": func(w *world) { begun(w.want("a", one), "a").wantAt("a", "/srv/new", one) },
+		"moved-unread": func(w *world) {
+			begun(w.want("a", one), "a").gone("a").wantAt("a", "/srv/new", one).unknown[file("a")] = "connection refused"
+		},
 		"order":         orderCase,
 		"delete-blocks": deleteBlocks,
 		"gate-empty":    func(w *world) { w.want("a", one).applied().drop("a") },

@@ -40,7 +40,7 @@ func (b *builder) desired(k Key, d Desired) (*Change, error) {
 	if !w.owned {
 		return b.stranger(w), nil
 	}
-	if w.entry.State == EntryPending && w.entry.Applied == nil {
+	if w.entry.Unconfirmed() {
 		return b.firstWrite(w), nil
 	}
 	return b.owned(w)
@@ -73,8 +73,8 @@ func (b *builder) forbidden(w *want) bool {
 		}
 		w.c.TransferFrom = holder
 	}
-	if w.owned && w.entry.Locator != "" && w.d.Locator != "" && w.entry.Locator != w.d.Locator {
-		return w.block("moved from %s to %s under one name; give the object a new metadata.name, so that the old one can be deleted", w.entry.Locator, w.d.Locator)
+	if w.owned && w.entry.Locator != "" && w.d.Locator != "" && w.entry.Locator != w.d.Locator && b.moved(w) {
+		return true
 	}
 	if reason, is := unknown(w.obs); is {
 		return w.block("%s", reason)
@@ -83,6 +83,29 @@ func (b *builder) forbidden(w *want) bool {
 		return w.block("carries the mark of application %q; remove it there, or here", owner)
 	}
 	return false
+}
+
+// moved blocks a key that is at one locator and desired at another: the old
+// object would be lost. Where only a first write was begun at the old one, a look
+// there tells: if nothing of it is there, there is nothing to lose, and the key
+// starts anew at the other.
+func (b *builder) moved(w *want) bool {
+	from, to := w.entry.Locator, w.d.Locator
+	if w.entry.Unconfirmed() && w.entry.Token == "" {
+		obs := Observed{}
+		if b.in.Former != nil {
+			obs = b.in.Former(w.c.Key)
+		}
+		if reason, is := unknown(obs); is {
+			return w.block("moved from %s to %s before its first write was confirmed, and whether that happened is not known: %s; it goes on once the target tells", from, to, reason)
+		}
+		ours := b.opts.Application != "" && obs.Owner == b.opts.Application
+		if obs.Presence == Absent || b.strange(obs, w.entry) != "" || !ours && b.evidence(w.entry, obs.Object) == evidenceOther {
+			w.entry, w.owned = Entry{}, false
+			return false
+		}
+	}
+	return w.block("moved from %s to %s under one name; give the object a new metadata.name, so that the old one can be deleted", from, to)
 }
 
 func (w *want) block(format string, args ...any) bool {

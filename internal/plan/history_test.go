@@ -21,7 +21,7 @@ func TestConverges(t *testing.T) {
 			{Path: "", Mode: DriftReport}, {Path: "/spec/size", Mode: DriftIgnore}, {Path: "", Mode: DriftHeal},
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"commit": h.commit, "drop": h.dropOne, "rename": h.rename,
+			"commit": h.commit, "drop": h.dropOne, "rename": h.rename, "relocate": h.relocate,
 			"edit": h.edit, "stranger": h.stranger, "round": h.round, "": h.check,
 		})
 		h.settle(t)
@@ -72,6 +72,28 @@ func (h *history) rename(t *rapid.T) {
 	}
 	h.drop(from)
 	h.wantAt(to, d.Locator, anySpec().Draw(t, "spec"))
+}
+
+// relocate gives an object another address under its name, and takes it back
+// where that was refused.
+func (h *history) relocate(t *rapid.T) {
+	n, to := rapid.SampledFrom(names).Draw(t, "name"), rapid.SampledFrom(names).Draw(t, "to")
+	e, owned := h.entries[file(n)]
+	if _, wanted := h.desired[file(n)]; !wanted || !owned || !e.Unconfirmed() || !h.free(path(to), Key{}) {
+		return
+	}
+	for _, o := range h.entries {
+		if o.Locator == path(to) {
+			return
+		}
+	}
+	h.wantAt(n, path(to), anySpec().Draw(t, "spec"))
+	p := h.build(t)
+	for i := range p.Changes {
+		if c := &p.Changes[i]; c.Key == file(n) && c.Blocked != "" {
+			h.wantAt(n, e.Locator, anySpec().Draw(t, "back"))
+		}
+	}
 }
 
 // edit is a person on the target. First writes in flight are left alone: what

@@ -96,6 +96,10 @@ type Entry struct {
 	Epoch uint64 `json:"epoch"`
 }
 
+// Unconfirmed reports whether a first write was recorded and nothing is known of
+// its outcome: the object may be there or not.
+func (e *Entry) Unconfirmed() bool { return e.State == EntryPending && e.Applied == nil }
+
 // EntryState is how far the write of an inventory entry has come.
 type EntryState string
 
@@ -383,6 +387,10 @@ type Input struct {
 	Desired   func(Key) (Desired, bool)
 	Inventory func(Key) (Entry, bool)
 	Observed  func(Key) Observed // an unanswered key has PresenceUnknown
+	// Former answers about the locator of a key's entry where the first write was
+	// never confirmed (Entry.Unconfirmed) and the key is desired at another one by
+	// now: whether that write happened is to be seen there. Nil knows nothing.
+	Former func(Key) Observed
 	// ByLocator returns the key of the inventory entry that holds a locator on a
 	// target. Nil looks at the scope alone.
 	ByLocator func(target, locator string) (Key, bool)

@@ -44,7 +44,7 @@ func (b *builder) undesired(k Key) *Change {
 
 // prune decides about an object that is there, recorded and no longer desired.
 func (b *builder) prune(c *Change, obs Observed) *Change {
-	first := c.Entry.State == EntryPending && c.Entry.Applied == nil
+	first := c.Entry.Unconfirmed()
 	if owner := b.strange(obs, c.Entry); owner != "" {
 		if first { // we never got to write it
 			return c
