@@ -6,7 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
-.PHONY: help build demo run test test-crash lint bench generate clean
+.PHONY: help build demo run test test-crash lint bench fuzz generate clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,13 @@ test-crash: ## kill the real daemon KILLS times (500), at every named effect and
 
 bench: ## benchmarks, readable by benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count $(or $(COUNT),1) ./...
+
+fuzz: ## every fuzz target for FUZZTIME (10s) each; what fails becomes a test under testdata/fuzz
+	@grep -rn --include='*_test.go' '^func Fuzz' . | sed -E 's|^(.*)/[^/]*:[0-9]+:func (Fuzz[A-Za-z0-9_]*).*|\1 \2|' | sort | \
+	while read -r dir target; do \
+		echo "$$dir $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),10s) -fuzzminimizetime 1s "$$dir" || exit 1; \
+	done
 
 generate: ## protobuf and Connect code from api/
 	cd api && $(GO) tool -modfile=../tools/go.mod buf generate

@@ -1,6 +1,7 @@
 package manifest_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -342,7 +343,9 @@ func FuzzDecode(f *testing.F) {
 			if err != nil || len(again) != 1 || again[0].Hash() != o.Hash() {
 				t.Fatalf("%s does not read back: %v", manifest.Canonical(o.Content()), err)
 			}
-			_ = manifest.FieldLine(file, data, o.Origin().Line, "/metadata/name")
+			if line := manifest.FieldLine(file, data, o.Origin().Line, "/metadata/name"); line < o.Origin().Line || line > 1+bytes.Count(data, []byte("\n")) {
+				t.Fatalf("the name of %s is on line %d of %q", o, line, data)
+			}
 		}
 	})
 }

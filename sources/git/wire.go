@@ -59,7 +59,7 @@ func decodeRefs(r io.Reader) (*packp.AdvRefs, error) {
 	case errors.As(err, &line):
 		return nil, fmt.Errorf("%w: the server says: %s", sources.ErrUnavailable, serverText(line.Text))
 	default:
-		return nil, fmt.Errorf("%w: the answer is not Git's or was cut: %w", sources.ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: the answer is not Git's or was cut: %w", sources.ErrUnavailable, printable(err))
 	}
 	if ar.Head != nil && ar.Head.IsZero() {
 		ar.Head = nil
@@ -159,7 +159,16 @@ func scanError(s *pktline.Scanner) error {
 	case err == nil:
 		err = io.ErrUnexpectedEOF
 	}
-	return fmt.Errorf("%w: the answer was cut: %w", sources.ErrUnavailable, err)
+	return fmt.Errorf("%w: the answer was cut: %w", sources.ErrUnavailable, printable(err))
+}
+
+// printable returns err fit for one line of a message: a library may quote what
+// a server sent.
+func printable(err error) error {
+	if text := serverText(err.Error()); text != err.Error() {
+		return &maskedError{text: text, err: err}
+	}
+	return err
 }
 
 // serverText makes words of a server fit for one line of a message.
