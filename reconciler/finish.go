@@ -3,6 +3,7 @@ package reconciler
 import (
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/gitopsd/gitopsd/appliers"
@@ -19,7 +20,8 @@ func (a *app) finish(st *appState, res roundResult) {
 	if res.evaluated {
 		a.finishCandidate(st, res, now)
 	}
-	if res.hold != nil || res.looked || res.accepted != st.accepted {
+	if res.hold != nil || res.looked || res.accepted != st.accepted || st.hold.within(res.scope) {
+		a.tellHold(st.hold, res.hold)
 		st.hold = res.hold
 	}
 	if res.accepted != st.accepted {
@@ -126,7 +128,17 @@ func (a *app) finishCandidate(st *appState, res roundResult, now time.Time) {
 		kind, verb = EventHeld, "held"
 	}
 	a.tell(kind, fmt.Sprintf("%s %s: %s", verb, shortRevision(res.candidate.Revision), res.candidate.Reason),
-		map[string]any{"revision": res.candidate.Revision, "digest": res.candidate.Digest})
+		map[string]any{"revision": res.candidate.Revision, "digest": res.candidate.Digest, "removes": removes(res.candidate.Gates)})
+}
+
+// tellHold tells that changes of the accepted revision wait for an approval, when
+// that is news.
+func (a *app) tellHold(before, now *Candidate) {
+	if now == nil || before != nil && before.Digest == now.Digest {
+		return
+	}
+	a.tell(EventHeld, fmt.Sprintf("held of %s: %s", shortRevision(now.Revision), now.Reason),
+		map[string]any{"revision": now.Revision, "digest": now.Digest, "removes": removes(now.Gates)})
 }
 
 // setHopes says which news of other applications this one waits for.
@@ -141,7 +153,7 @@ func (a *app) setHopes(st *appState) {
 		}
 	}
 	for k := range st.blocked {
-		if owner, _ := a.m.registry.ownerOf(a.Name, k, ""); owner != "" || !a.desires(st, k) {
+		if owner, _ := a.m.registry.ownerOf(a.Name, k, ""); owner != "" || !a.desires(st, k) || strings.HasPrefix(st.blocked[k], awaiting) {
 			hopes |= hopesForOwner // to be handed over to this application, or by it
 			break
 		}

@@ -232,6 +232,10 @@ func (r *round) gateCandidate(_ context.Context, cand *Candidate) error {
 		r.approval = a
 		return nil
 	}
+	if r.holdsNothingNew(p.Gates) {
+		r.holdDeletes(p, r.candidate)
+		return nil
+	}
 	cand.State, cand.Gates, cand.Digest, cand.input = CandidateHeld, p.Gates, approvalDigest(p, input), input
 	r.out.retry = false
 	return needsApproval(r.app.Name, p)

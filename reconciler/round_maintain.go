@@ -55,7 +55,7 @@ func (r *round) restrain(ctx context.Context, p *plan.Plan) {
 		})
 		return
 	}
-	r.holdDeletes(p)
+	r.holdDeletes(p, r.accepted)
 	verdicts, err := r.judgePlan(ctx, p, r.accepted.commit)
 	if err != nil {
 		block(p, func(*plan.Change) string { return err.Error() })
@@ -73,22 +73,23 @@ func suspended(application string) string {
 	return fmt.Sprintf("suspended; let it go on with: gitopsd resume %s", application)
 }
 
-// holdDeletes blocks deletes that need an approval nobody has given.
-func (r *round) holdDeletes(p *plan.Plan) {
+// holdDeletes blocks deletes of a plan for state that need an approval nobody has
+// given, and changes that would delete besides.
+func (r *round) holdDeletes(p *plan.Plan, state *desiredState) {
 	if len(p.Gates) == 0 {
 		return
 	}
-	input := r.app.pipe.input(r.accepted)
+	input := r.app.pipe.input(state)
 	if r.approval = r.app.approved(input, p.Gates, r.m.opts.Now()); r.approval != nil {
 		return
 	}
 	reason := needsApproval(r.app.Name, p).Error()
 	r.out.hold = &Candidate{
-		Revision: r.accepted.revision, State: CandidateHeld, Reason: reason,
+		Revision: state.revision, State: CandidateHeld, Reason: reason,
 		Gates: p.Gates, Digest: approvalDigest(p, input), Plan: p.Counts, Since: r.started, input: input,
 	}
 	block(p, func(c *plan.Change) string {
-		if c.Action == plan.Delete {
+		if deletes(c) {
 			return reason
 		}
 		return ""

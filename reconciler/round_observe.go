@@ -130,7 +130,7 @@ func (r *round) checkHealth(ctx context.Context, state *desiredState, keys []pla
 		mu.Lock()
 		defer mu.Unlock()
 		for k, h := range answers {
-			if h.Status != appliers.Healthy {
+			if h.Status != appliers.Healthy || h.Message != "" { // what is well may have something to say
 				r.out.unhealthy[k] = h
 			}
 		}

@@ -54,7 +54,9 @@ func (r *round) compare(state *desiredState, keys []plan.Key) (*plan.Plan, error
 		}
 		keys = slices.DeleteFunc(slices.Clone(keys), func(k plan.Key) bool { return leaving[k] })
 	}
-	p, err := plan.Build(r.input(state), keys, plan.Options{
+	in, besides := r.input(state), r.removals(state)
+	in.Observed = besides.observed
+	p, err := plan.Build(in, keys, plan.Options{
 		Application: name, Digest: r.m.opts.Sealer.Digest, Adopt: r.app.Adopt,
 		Prune: r.app.Prune, Budget: r.app.Budget, Drift: r.app.Drift, Contended: r.contended,
 		Handover: wait, Foreign: foreign, Protected: r.protected,
@@ -75,6 +77,7 @@ func (r *round) compare(state *desiredState, keys []plan.Key) (*plan.Plan, error
 		}
 		return violation(denied[0].Rule, denied[0].Msg)
 	})
+	besides.guard(p)
 	return p, nil
 }
 

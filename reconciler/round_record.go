@@ -26,10 +26,11 @@ func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, fresh 
 	var done []*plan.Change
 	for i, c := range writes {
 		res := results[i]
+		r.reportRemoved(c, res.Removed)
 		switch res.Outcome {
 		case appliers.Released: // it may still be there, and is no longer ours
 			drop, done = append(drop, c.Key), append(done, c)
-			r.reportApplied(c, e)
+			r.reportApplied(c, res, e)
 		case appliers.Done:
 			if c.Action != plan.Delete { // a delete is dropped after the object is seen gone
 				entry := c.Done()
@@ -38,7 +39,7 @@ func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, fresh 
 				}
 				put, done = append(put, entry), append(done, c)
 			}
-			r.reportApplied(c, e)
+			r.reportApplied(c, res, e)
 		case appliers.Pending:
 			if res.Token != c.Entry.Token {
 				entry := c.Entry
@@ -60,21 +61,18 @@ func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, fresh 
 	}
 }
 
-func (r *round) reportApplied(c *plan.Change, e *execution) {
-	kind := EventApplied
-	switch c.Action {
-	case plan.Delete:
-		kind = EventDeleted
-	case plan.Adopt:
-		kind = EventAdopted
-	}
+func (r *round) reportApplied(c *plan.Change, res appliers.Result, e *execution) {
+	kind, message := applied(c, res)
 	data := map[string]any{
 		"key": c.Key.String(), "action": string(c.Action), "cause": string(c.Cause), "origin": c.Origin.String(), "revision": r.accepted.revision,
 	}
-	if r.approval != nil && c.Action == plan.Delete {
-		data["approvedBy"], data["approval"] = r.approval.By, r.approval.Digest
+	if res.Backup != "" {
+		data["backup"] = res.Backup
 	}
-	r.event(kind, fmt.Sprintf("%s %s", c.Action, c.Key), data)
+	if deletes(c) {
+		r.addApproval(data)
+	}
+	r.event(kind, message, data)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if _, whole := e.whole[c.Key.Target]; whole {
@@ -84,6 +82,24 @@ func (r *round) reportApplied(c *plan.Change, e *execution) {
 		r.out.deleted++
 	} else {
 		r.out.applied++
+	}
+}
+
+// applied is how what was done about an object is told.
+func applied(c *plan.Change, res appliers.Result) (EventKind, string) {
+	switch {
+	case res.Outcome == appliers.Released:
+		return EventReleased, fmt.Sprintf("released %s: it is left there, or what was there before is back, and it is no longer on record", c.Key)
+	case c.Action == plan.Delete:
+		return EventDeleted, fmt.Sprintf("delete %s", c.Key)
+	case c.Adopting && res.Backup != "":
+		return EventAdopted, fmt.Sprintf("adopt %s over other content, which is kept as %s", c.Key, res.Backup)
+	case c.Adopting:
+		return EventAdopted, fmt.Sprintf("adopt %s over other content", c.Key)
+	case c.Action == plan.Adopt:
+		return EventAdopted, fmt.Sprintf("adopt %s", c.Key)
+	default:
+		return EventApplied, fmt.Sprintf("%s %s", c.Action, c.Key)
 	}
 }
 

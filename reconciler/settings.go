@@ -136,6 +136,8 @@ const (
 	EventSynced    EventKind = "Synced"
 	EventApplied   EventKind = "ObjectApplied"
 	EventDeleted   EventKind = "ObjectDeleted"
+	EventReleased  EventKind = "ObjectReleased" // no longer on record, and left or restored as it says itself
+	EventRemoved   EventKind = "EntryRemoved"   // nobody had declared it, next to an object that does not allow that
 	EventAdopted   EventKind = "ObjectAdopted"
 	EventMoved     EventKind = "OwnershipMoved"
 	EventDrift     EventKind = "DriftDetected"

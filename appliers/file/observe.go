@@ -285,6 +285,7 @@ func (a *Applier) Health(ctx context.Context, queries []appliers.Query) (map[pla
 // shownNames is how many names a message lists.
 const shownNames = 5
 
+// strangersIn says what nobody declared in an exclusive directory.
 func strangersIn(obj *manifest.Object) string {
 	list, _ := obj.Spec()["strangers"].([]any)
 	if len(list) == 0 {
@@ -294,7 +295,12 @@ func strangersIn(obj *manifest.Object) string {
 	for i, e := range list {
 		names[i], _ = e.(string)
 	}
-	return "not declared here: " + someOf(names)
+	dir, _ := obj.Spec()["path"].(string)
+	entries := "1 entry"
+	if len(names) > 1 {
+		entries = fmt.Sprintf("%d entries", len(names))
+	}
+	return fmt.Sprintf("%s holds %s that nobody declared: %s", dir, entries, someOf(names))
 }
 
 func someOf(names []string) string {

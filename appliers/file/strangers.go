@@ -39,6 +39,9 @@ func (t *tree) strangers(dir string, open func(*root) (*tree, error), known func
 	var found []string
 	for _, name := range list {
 		p := path.Join(dir, name)
+		if name == stateDir { // that of another target's root
+			continue
+		}
 		if _, err := t.a.allowed(p); errors.Is(err, ErrProtected) || declared[p] || known(p) {
 			continue
 		}

@@ -95,10 +95,13 @@ func (c *cli) printStatus(f *statusFlags, m proto.Message, apps []*pb.Applicatio
 		return nil
 	}
 	c.statusTable(apps, f.format == "wide").print(c.out, c.colors(c.outTerminal))
-	if f.diff {
-		for _, a := range apps {
+	for _, a := range apps {
+		switch {
+		case f.diff:
 			c.statusDetails(c.out, a)
 		}
+		case f.format == "wide":
+			c.statusWarnings(c.out, a)
 	}
 	return nil
 }
@@ -215,6 +218,17 @@ func repeated(k *pb.Candidate) bool {
 		}
 	}
 	for _, g := range k.Gates {
+// statusWarnings lists what policies and targets said without anything being wrong.
+func (c *cli) statusWarnings(w io.Writer, a *pb.ApplicationStatus) {
+	if len(a.Warnings) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n%s:\n", safe(a.Application))
+	for _, x := range a.Warnings {
+		fmt.Fprintf(w, "  warning %s: %s\n", safe(x.Rule), safe(x.Msg))
+	}
+}
+
 		if fact, _, _ := strings.Cut(g.Message, "; "); strings.Contains(k.Reason, fact) {
 			return true
 		}

@@ -68,9 +68,19 @@ func candidate(c *reconciler.Candidate) *pb.Candidate {
 	for _, g := range c.Gates {
 		gate := &pb.Gate{Kind: string(g.Kind), Message: g.Message}
 		for _, ch := range g.Changes {
-			gate.Changes = append(gate.Changes, &pb.GatedChange{Key: ch.Key.String(), Action: string(ch.Action)})
+			gate.Changes = append(gate.Changes, gatedChange(ch))
 		}
 		out.Gates = append(out.Gates, gate)
+	}
+	return out
+}
+
+// gatedChange names what is asked about; for something undeclared that goes
+// besides, the action holds its address.
+func gatedChange(c plan.GatedChange) *pb.GatedChange {
+	out := &pb.GatedChange{Key: c.Key.String(), Action: string(c.Action)}
+	if c.Removes != "" {
+		out.Action += fmt.Sprintf(" %s, which nobody declared, by", c.Removes)
 	}
 	return out
 }
