@@ -99,9 +99,9 @@ func (c *cli) printStatus(f *statusFlags, m proto.Message, apps []*pb.Applicatio
 		switch {
 		case f.diff:
 			c.statusDetails(c.out, a)
-		}
 		case f.format == "wide":
 			c.statusWarnings(c.out, a)
+		}
 	}
 	return nil
 }
@@ -209,15 +209,6 @@ func (c *cli) statusDetails(w io.Writer, a *pb.ApplicationStatus) {
 	}
 }
 
-// repeated reports that the reason of a candidate says only what its denials and
-// gates say.
-func repeated(k *pb.Candidate) bool {
-	for _, d := range k.Denied {
-		if strings.Contains(k.Reason, d.Msg) {
-			return true
-		}
-	}
-	for _, g := range k.Gates {
 // statusWarnings lists what policies and targets said without anything being wrong.
 func (c *cli) statusWarnings(w io.Writer, a *pb.ApplicationStatus) {
 	if len(a.Warnings) == 0 {
@@ -229,6 +220,15 @@ func (c *cli) statusWarnings(w io.Writer, a *pb.ApplicationStatus) {
 	}
 }
 
+// repeated reports that the reason of a candidate says only what its denials and
+// gates say.
+func repeated(k *pb.Candidate) bool {
+	for _, d := range k.Denied {
+		if strings.Contains(k.Reason, d.Msg) {
+			return true
+		}
+	}
+	for _, g := range k.Gates {
 		if fact, _, _ := strings.Cut(g.Message, "; "); strings.Contains(k.Reason, fact) {
 			return true
 		}
