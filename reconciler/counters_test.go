@@ -28,7 +28,7 @@ func (s *sim) cost(app string, do func()) work {
 	}
 }
 
-// DESIGN 1.4: cost follows the change, not the repository.
+// Cost follows the change, not the repository.
 func TestCostFollowsTheChange(t *testing.T) {
 	const n = 10_000
 	simulate(t, func(s *sim) {
@@ -78,7 +78,7 @@ func TestCostFollowsTheChange(t *testing.T) {
 	})
 }
 
-// DESIGN 4, input digest: a commit that does not concern an application leaves
+// An application is what it reads: a commit that does not concern an application leaves
 // no trace in its history, its events or its log.
 func TestCommitElsewhereIsNoNews(t *testing.T) {
 	simulate(t, func(s *sim) {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// DESIGN: stale beats wrong, and stale is said. A source that has not answered
+// Stale beats wrong, and stale is said. A source that has not answered
 // for longer than the bound makes its applications Stale, also after a restart,
 // and a refused rewrite makes them OutOfSync; an answer ends both.
 func TestSilentSourceIsStale(t *testing.T) {

@@ -176,7 +176,7 @@ func TestLocalMirrorIsLost(t *testing.T) {
 	})
 }
 
-// DESIGN 1.3: what has not been seen complete for too long says so.
+// Stale beats wrong, and stale is said: what has not been seen complete for too long says so.
 func TestStale(t *testing.T) {
 	simulate(t, func(s *sim) {
 		s.app("web", ".", func(a *Application) { a.Interval = time.Minute; a.StaleAfter = 3 * time.Minute })

@@ -248,7 +248,7 @@ func TestOneAddressTwice(t *testing.T) {
 }
 
 // An approval is asked for what is left after the hand-over, and a hand-over is
-// no delete: DESIGN "Budgets count what remains after hand-over".
+// no delete: budgets count what remains after a hand-over.
 func TestHandoverNeedsNoBudget(t *testing.T) {
 	simulate(t, func(s *sim) {
 		s.app("a", "a", func(a *Application) { a.Budget = plan.Budget{MaxCount: 1, MaxPercent: 10} })

@@ -248,7 +248,7 @@ func (m *model) settle() {
 	}
 }
 
-// The rapid state machine of RELIABILITY: any life of two applications keeps
+// A rapid state machine: any life of two applications keeps
 // S1, S3, S4, S6, S11 and S15, and ends converged once faults stop.
 func TestAnyLifeConverges(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

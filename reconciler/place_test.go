@@ -110,7 +110,7 @@ func TestTargetKeepsItsPlace(t *testing.T) {
 	})
 }
 
-// DESIGN "Ownership": what a vanished application left behind is listed as long
+// What a vanished application left behind is listed as long
 // as its target is configured, and does not hold the target for ever. Nothing is
 // deleted, and each record that goes is told of.
 func TestTargetOfOrphansCanGo(t *testing.T) {

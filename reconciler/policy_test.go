@@ -53,7 +53,7 @@ func TestPolicySetThatDoesNotLoad(t *testing.T) {
 	})
 }
 
-// DESIGN 4: a changed policy that denies what runs is a PolicyViolation: that
+// A changed policy that denies what runs is a PolicyViolation: that
 // object is left as it is, nothing is deleted, and the others go on.
 func TestChangedPolicyDeniesWhatRuns(t *testing.T) {
 	simulate(t, func(s *sim) {

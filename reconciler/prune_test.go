@@ -10,7 +10,7 @@ import (
 	"github.com/gitopsd/gitopsd/internal/plan"
 )
 
-// A-61, D-61: whatever a commit does to the path of an application, nothing is
+// D-61: whatever a commit does to the path of an application, nothing is
 // deleted without an approval, and the status says why.
 func TestPathsThatVanish(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -76,7 +76,7 @@ func (s *sim) approve(app, digest string) {
 	s.pass(time.Second)
 }
 
-// DESIGN "Approvals": a subset of what was approved goes ahead, growth asks
+// A subset of what was approved goes ahead, growth asks
 // again, the approval expires, and it is in the history.
 func TestApprovalCoversASubsetAndExpires(t *testing.T) {
 	simulate(t, func(s *sim) {
@@ -171,7 +171,7 @@ func TestDeletesHeldAfterAcceptance(t *testing.T) {
 	})
 }
 
-// DESIGN 1.1 "prune guard on by default": protected kinds wait for an approval,
+// The prune guard is on by default: protected kinds wait for an approval,
 // and with prune off nothing is deleted and that is said.
 func TestProtectedKindsAndPruneOff(t *testing.T) {
 	simulate(t, func(s *sim) {

@@ -61,7 +61,7 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// DESIGN "Ownership": an application that vanishes from the configuration leaves
+// An application that vanishes from the configuration leaves
 // its objects behind and lists them; whoever desires them takes them over
 // without a write. It makes no difference whether the daemon ran meanwhile.
 func TestApplicationVanishesAndReturns(t *testing.T) {

@@ -93,7 +93,7 @@ func TestSameSettingsAreRestored(t *testing.T) {
 	})
 }
 
-// DESIGN "Approvals": an approval is for the files and settings that were seen.
+// An approval is for the files and settings that were seen.
 // The same deletes from other ones ask again, and whoever approves names them.
 func TestApprovalIsForWhatWasSeen(t *testing.T) {
 	simulate(t, func(s *sim) {

@@ -9,8 +9,8 @@ import (
 	"slices"
 )
 
-// Defaults of a configuration that sets no budget, from RELIABILITY "prune guard
-// on by default". Build itself takes Options.Budget as it is.
+// Defaults of a configuration that sets no budget: the prune guard is on by
+// default. Build itself takes Options.Budget as it is.
 const (
 	DefaultMaxCount   = 10
 	DefaultMaxPercent = 20

@@ -27,7 +27,7 @@ func pruned(t *testing.T, n, total int, set func(*world)) *Plan {
 	return w.build(t)
 }
 
-// TestGates goes along the edges of the budget (rows A-61 and D-61: an emptied
+// TestGates goes along the edges of the budget (row D-61: an emptied
 // path, more than 20 %, more than 10).
 func TestGates(t *testing.T) {
 	budget := func(count, percent int) func(*world) {
