@@ -3,7 +3,6 @@ package reconciler
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -63,7 +62,7 @@ func (r *registry) load(ctx context.Context) error {
 	defer r.mu.Unlock()
 	for _, rec := range records {
 		var e plan.Entry
-		if err := json.Unmarshal(rec.Value, &e); err != nil {
+		if err := e.UnmarshalRecord(rec.Value); err != nil {
 			return fmt.Errorf("inventory record %s: %w", rec.Key, err)
 		}
 		r.put(e)
@@ -332,7 +331,7 @@ func (r *registry) encode(put []plan.Entry, drop []plan.Key) (ops []store.Op, en
 	entries = make(map[string]plan.Entry, len(put))
 	for _, e := range put {
 		at := inventoryPrefix + e.Key.String()
-		value, err := json.Marshal(e)
+		value, err := e.MarshalRecord()
 		if err != nil {
 			return nil, nil, fmt.Errorf("inventory record %s: %w", at, err)
 		}
