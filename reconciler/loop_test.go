@@ -98,10 +98,10 @@ func TestPruneOverBudgetWaitsForApproval(t *testing.T) {
 		}
 		s.pass(time.Hour)
 		s.wantCounts("one", 3, 0, 0)
-		if _, err := s.m.Approve(s.t.Context(), "ops", "web", "wrong", "cleaning up", 0); !errors.Is(err, ErrPrecondition) {
+		if _, err := s.m.Approve(s.t.Context(), Approver{Name: "ops"}, "web", "wrong", "cleaning up", 0); !errors.Is(err, ErrPrecondition) {
 			t.Fatalf("approval of another digest: %v", err)
 		}
-		if _, err := s.m.Approve(s.t.Context(), "ops", "web", st.Candidate.Digest, "cleaning up", 0); err != nil {
+		if _, err := s.m.Approve(s.t.Context(), Approver{Name: "ops"}, "web", st.Candidate.Digest, "cleaning up", 0); err != nil {
 			t.Fatal(err)
 		}
 		s.pass(time.Second)

@@ -137,7 +137,7 @@ func (m *model) do(a action) {
 	case 14:
 		_, _ = m.m.Resume(m.t.Context(), "ops", app, false, "model")
 	case 15:
-		_, _ = m.m.Approve(m.t.Context(), "ops", app, m.heldDigest(app), "model", 0)
+		_, _ = m.m.Approve(m.t.Context(), Approver{Name: "ops"}, app, m.heldDigest(app), "model", 0)
 	case 16:
 		m.configure(time.Duration(1+a.Value%3) * time.Minute)
 		if err := m.reload(); err != nil {
@@ -228,7 +228,7 @@ func (m *model) settle() {
 	for range 4 {
 		m.pass(12 * time.Minute)
 		for _, app := range modelApps {
-			_, _ = m.m.Approve(m.t.Context(), "ops", app, m.heldDigest(app), "model", 0)
+			_, _ = m.m.Approve(m.t.Context(), Approver{Name: "ops"}, app, m.heldDigest(app), "model", 0)
 		}
 	}
 	m.pass(12 * time.Minute)

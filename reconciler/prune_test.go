@@ -70,7 +70,7 @@ func TestEmptyRenderIsApproved(t *testing.T) {
 
 func (s *sim) approve(app, digest string) {
 	s.t.Helper()
-	if _, err := s.m.Approve(s.t.Context(), "ops", app, digest, "cleaning up", 0); err != nil {
+	if _, err := s.m.Approve(s.t.Context(), Approver{Name: "ops"}, app, digest, "cleaning up", 0); err != nil {
 		s.t.Fatal(err)
 	}
 	s.pass(time.Second)
@@ -99,7 +99,7 @@ func TestApprovalCoversASubsetAndExpires(t *testing.T) {
 		}
 		gone("o00002") // grows before it is approved: another digest
 		second := s.status("web").Candidate
-		if _, err := s.m.Approve(s.t.Context(), "ops", "web", first.Digest, "why", 0); err == nil || !strings.Contains(err.Error(), "changed since you looked") {
+		if _, err := s.m.Approve(s.t.Context(), Approver{Name: "ops"}, "web", first.Digest, "why", 0); err == nil || !strings.Contains(err.Error(), "changed since you looked") {
 			t.Fatalf("approval of what was held before: %v", err)
 		}
 		s.commit(map[string]string{"o/000/o00000.yaml": thing("o00000", "1")}) // shrinks to 1, 2
@@ -114,7 +114,7 @@ func TestApprovalCoversASubsetAndExpires(t *testing.T) {
 		gone("o00003", "o00004", "o00005") // not covered by the approval
 		s.wantSync("web", OutOfSync, "needs an approval")
 		s.setReadErr(errors.New("no answer")) // the approval cannot be used in time
-		if _, err := s.m.Approve(s.t.Context(), "ops", "web", s.status("web").Candidate.Digest, "ok", time.Hour); err != nil {
+		if _, err := s.m.Approve(s.t.Context(), Approver{Name: "ops"}, "web", s.status("web").Candidate.Digest, "ok", time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		s.pass(2 * time.Hour)

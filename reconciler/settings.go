@@ -82,6 +82,8 @@ type Application struct {
 	Drift     []plan.DriftRule
 	// Protect lists kinds that are never deleted without an approval.
 	Protect []manifest.GroupKind
+	// AllowAuthor lets the author of a commit approve what it is held for.
+	AllowAuthor bool
 	// Interval between complete looks at all objects; default 5 min.
 	Interval time.Duration
 	// StaleAfter is the age of a complete look past which the status says Stale;

@@ -104,7 +104,7 @@ func TestApprovalIsForWhatWasSeen(t *testing.T) {
 		s.commit(map[string]string{"o/000/o00000.yaml": "", "o/000/o00001.yaml": ""})
 		s.pass(15 * time.Second)
 		seen := s.status("web").Candidate
-		if _, err := s.m.Approve(s.t.Context(), "ops", "web", "", "why", 0); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "gitopsd diff web") {
+		if _, err := s.m.Approve(s.t.Context(), Approver{Name: "ops"}, "web", "", "why", 0); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "gitopsd diff web") {
 			t.Fatalf("without a digest: %v", err)
 		}
 		s.judge.set("p1", func(r *rules) { r.err = errRuntime }) // it cannot be used at once

@@ -141,8 +141,9 @@ func (m *Manager) each(application string, all bool, do func(*app) error) ([]str
 // Approve lets the held plan of an application go ahead. digest names what the
 // caller looked at and is required (ErrInvalid): the set of changes, and the
 // files and settings they come from. When something else is held by now, the
-// approval is refused (ErrPrecondition). validFor 0 means 24 hours.
-func (m *Manager) Approve(ctx context.Context, by, application, digest, why string, validFor time.Duration) (Approval, error) {
+// approval is refused (ErrPrecondition), and so is one by the author of the held
+// commit, unless the application allows it. validFor 0 means 24 hours.
+func (m *Manager) Approve(ctx context.Context, by Approver, application, digest, why string, validFor time.Duration) (Approval, error) {
 	a, err := m.app(application)
 	if err != nil {
 		return Approval{}, err
@@ -160,11 +161,15 @@ func (m *Manager) Approve(ctx context.Context, by, application, digest, why stri
 	if digest != held.Digest {
 		return Approval{}, fmt.Errorf("application %s: %w: what waits has changed since you looked; look again with: gitopsd diff %s", application, ErrPrecondition, application)
 	}
+	own, err := a.checkAuthor(ctx, by, held.Revision)
+	if err != nil {
+		return Approval{}, err
+	}
 	if validFor <= 0 {
 		validFor = approvalExpiry
 	}
 	now := m.opts.Now()
-	ap := Approval{Application: application, Digest: held.Digest, Input: held.input, By: by, Why: why, At: now, Expires: now.Add(validFor)}
+	ap := Approval{Application: application, Digest: held.Digest, Input: held.input, By: by.Name, Why: why, At: now, Expires: now.Add(validFor)}
 	for _, g := range held.Gates {
 		ap.Changes = append(ap.Changes, g.Changes...)
 	}
@@ -176,10 +181,11 @@ func (m *Manager) Approve(ctx context.Context, by, application, digest, why stri
 	if err != nil {
 		return Approval{}, err
 	}
-	m.event(ctx, Event{
-		Kind: EventApproved, Application: application, Principal: by, Message: why,
-		Data: map[string]any{"digest": ap.Digest, "expires": ap.Expires, "changes": len(ap.Changes), "revision": held.Revision},
-	})
+	data := map[string]any{"digest": ap.Digest, "expires": ap.Expires, "changes": len(ap.Changes), "revision": held.Revision}
+	if own {
+		data["ownChange"] = true // the author approved, which the application allows
+	}
+	m.event(ctx, Event{Kind: EventApproved, Application: application, Principal: by.Name, Message: why, Data: data})
 	m.look(a.Name, nil)
 	return ap, nil
 }

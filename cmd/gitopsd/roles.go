@@ -13,6 +13,7 @@ import (
 // a role.
 type roleFlags struct {
 	users, groups [api.RoleApprover + 1][]string // by role
+	emails        []string                       // USER=ADDRESS
 }
 
 // roleWords is what each role may do, for the help.
@@ -27,6 +28,7 @@ func (r *roleFlags) register(f *pflag.FlagSet) {
 		f.StringSliceVar(&r.users[role], role.String()+"-user", nil, "user, by name or number, who may "+roleWords[role]+"; may be repeated")
 		f.StringSliceVar(&r.groups[role], role.String()+"-group", nil, "group, by name or number, whose members may "+roleWords[role]+"; may be repeated")
 	}
+	f.StringSliceVar(&r.emails, "principal-email", nil, "USER=ADDRESS: an address that the user, by name or number, commits under, so that they do not approve their own commits; may be repeated")
 }
 
 // given reports whether anybody got a role.
@@ -63,6 +65,15 @@ func (r *roleFlags) roles(socketGroup string) (api.Roles, error) {
 			if err := out.GrantGroup(strings.TrimSpace(name), role); err != nil {
 				return out, hinted(fmt.Errorf("--%s-group: %w", role, err), "name one that getent group knows, or a number")
 			}
+		}
+	}
+	for _, text := range r.emails {
+		name, address, _ := strings.Cut(text, "=")
+		if !strings.Contains(address, "@") {
+			return out, hinted(fmt.Errorf("--principal-email %s: there is no address", text), "write it as --principal-email ada=ada@example.org")
+		}
+		if err := out.AddEmail(strings.TrimSpace(name), strings.TrimSpace(address)); err != nil {
+			return out, hinted(fmt.Errorf("--principal-email: %w", err), "name one that getent passwd knows, or a number")
 		}
 	}
 	return out, nil

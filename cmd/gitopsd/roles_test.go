@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,14 @@ func TestRoleFlags(t *testing.T) {
 			t.Errorf("%q: root and the daemon's user are no approvers: %v", c.args, got.Users)
 		}
 	}
-	for _, args := range [][]string{{"--operator-user=no-such-user"}, {"--viewer-group=no-such-group"}, {"--viewer-user=-1"}} {
+	mapped, err := parseRoles(t, "--principal-email=5=ada@example.org,root=ops@example.org", "--principal-email=5=lovelace@example.org").roles("")
+	if err != nil || !slices.Equal(mapped.Emails[5], []string{"ada@example.org", "lovelace@example.org"}) || len(mapped.Emails[root]) != 1 {
+		t.Errorf("addresses: %v, %v", mapped.Emails, err)
+	}
+	if _, err := parseRoles(t, "--principal-email=ada").roles(""); err == nil || !strings.Contains(err.Error(), "no address") {
+		t.Errorf("a user without an address: %v", err)
+	}
+	for _, args := range [][]string{{"--operator-user=no-such-user"}, {"--viewer-group=no-such-group"}, {"--viewer-user=-1"}, {"--principal-email=no-such-user=a@b"}} {
 		_, err := parseRoles(t, args...).roles("")
 		if err == nil || !strings.Contains(err.Error(), strings.Split(args[0], "=")[0]) || !strings.Contains(err.Error(), "does not exist") {
 			t.Errorf("%q: %v", args, err)

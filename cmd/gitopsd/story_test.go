@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -59,6 +60,7 @@ func setUpStory(env *testscript.Env) error {
 		"GIT_COMMITTER_NAME": "Ada Admin", "GIT_COMMITTER_EMAIL": "ada@example.org", "NO_COLOR": "1",
 		"CONFIG": "--config=" + filepath.Join(home, "etc"), "STATE": "--state-dir=" + filepath.Join(home, "state"),
 		"METRICS": "--metrics-address=", "TZ": "UTC", "DOCS": docs,
+		"SELF": strconv.Itoa(os.Getuid()),
 	} {
 		env.Setenv(key, value)
 	}

@@ -231,7 +231,7 @@ func application(a config.Application) reconciler.Application {
 	s := a.Spec
 	out := reconciler.Application{
 		Name: a.Name, Digest: a.Digest, Source: s.Source, Path: s.Path, Variables: s.Variables,
-		Policies: s.Policies, DependsOn: s.DependsOn, Prune: s.Prune.Enabled,
+		Policies: s.Policies, DependsOn: s.DependsOn, Prune: s.Prune.Enabled, AllowAuthor: s.Approval.AllowAuthor,
 		Budget: plan.Budget{MaxCount: int(s.Prune.MaxCount), MaxPercent: int(s.Prune.MaxPercent)},
 		Adopt:  plan.AdoptMode(s.Adopt), Interval: time.Duration(s.Interval), StaleAfter: time.Duration(s.StaleAfter),
 		RetryMax: time.Duration(s.Retry.Max), Suspend: s.Suspend,

@@ -46,7 +46,7 @@ type Steerer interface {
 	// The empty app means all.
 	Sync(ctx context.Context, by, app string, wait bool) error
 	// Approve lets the held plan with this digest go ahead.
-	Approve(ctx context.Context, by, app, digest, why string, validFor time.Duration) (reconciler.Approval, error)
+	Approve(ctx context.Context, by reconciler.Approver, app, digest, why string, validFor time.Duration) (reconciler.Approval, error)
 	// AcceptHistory accepts, once, a rewritten branch of the application's source.
 	AcceptHistory(ctx context.Context, by, app, revision, why string) (source, accepted string, err error)
 }

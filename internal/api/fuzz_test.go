@@ -40,7 +40,7 @@ func (quiet) Suspend(context.Context, string, string, bool, string, time.Time) (
 func (quiet) Resume(context.Context, string, string, bool, string) ([]string, error) {
 	return nil, nil
 }
-func (quiet) Approve(context.Context, string, string, string, string, time.Duration) (reconciler.Approval, error) {
+func (quiet) Approve(context.Context, reconciler.Approver, string, string, string, time.Duration) (reconciler.Approval, error) {
 	return reconciler.Approval{}, nil
 }
 func (quiet) AcceptHistory(context.Context, string, string, string, string) (string, string, error) {

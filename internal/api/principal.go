@@ -41,8 +41,12 @@ func ParseRole(s string) (Role, error) {
 type Principal struct {
 	// Name is "user (uid N)", or "uid N" when the user has no name.
 	Name string
-	UID  uint32
-	Role Role
+	// Login is the user name, "" when the user has none.
+	Login string
+	// Emails are the addresses that Roles give the user.
+	Emails []string
+	UID    uint32
+	Role   Role
 }
 
 // Roles maps the user and groups of a peer to roles; the highest that matches
@@ -50,6 +54,8 @@ type Principal struct {
 type Roles struct {
 	Users  map[uint32]Role
 	Groups map[uint32]Role
+	// Emails are the addresses that users commit under.
+	Emails map[uint32][]string
 	// Others is for whoever may open the socket and is in no map.
 	Others Role
 }
@@ -60,6 +66,7 @@ func DefaultRoles() Roles {
 	return Roles{
 		Users:  map[uint32]Role{0: RoleApprover, uint32(os.Geteuid()): RoleApprover},
 		Groups: map[uint32]Role{},
+		Emails: map[uint32][]string{},
 		Others: RoleViewer,
 	}
 }
@@ -95,6 +102,16 @@ func (r Roles) of(uid uint32, groups []uint32) Role {
 	return role
 }
 
+// AddEmail says that a user of this host, by name or number, commits under an
+// address. Roles must not be in use yet.
+func (r Roles) AddEmail(name, address string) error {
+	uid, err := lookupUser(name)
+	if err == nil {
+		r.Emails[uid] = append(r.Emails[uid], address)
+	}
+	return err
+}
+
 type principalKey struct{}
 
 // principalFrom returns who is calling, or false when the connection says nothing.
@@ -128,9 +145,10 @@ func withPeer(ctx context.Context, conn net.Conn, roles Roles) context.Context {
 // database of the host gives its user: a process that began before its user was
 // put into a group counts as a member.
 func (r Roles) principal(peer *peer) Principal {
-	p := Principal{Name: fmt.Sprintf("uid %d", peer.uid), UID: peer.uid}
+	p := Principal{Name: fmt.Sprintf("uid %d", peer.uid), UID: peer.uid, Emails: r.Emails[peer.uid]}
 	groups := peer.groups
 	if u, err := user.LookupId(strconv.FormatUint(uint64(peer.uid), 10)); err == nil {
+		p.Login = u.Username
 		p.Name = fmt.Sprintf("%s (uid %d)", u.Username, peer.uid)
 		groups = append(groups, groupsOf(u)...)
 	}

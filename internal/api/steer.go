@@ -10,6 +10,7 @@ import (
 
 	pb "github.com/gitopsd/gitopsd/api/gitopsd/v1alpha1"
 	"github.com/gitopsd/gitopsd/internal/plan"
+	"github.com/gitopsd/gitopsd/reconciler"
 )
 
 // caller is the name under which a call is recorded; the interceptor has made
@@ -17,6 +18,12 @@ import (
 func caller(ctx context.Context) string {
 	p, _ := principalFrom(ctx)
 	return p.Name
+}
+
+// approver is the caller with what is known of them as an author of commits.
+func approver(ctx context.Context) reconciler.Approver {
+	p, _ := principalFrom(ctx)
+	return reconciler.Approver{Name: p.Name, Login: p.Login, Emails: p.Emails}
 }
 
 // checkText refuses what does not belong into a record.
@@ -112,7 +119,7 @@ func (s *server) Approve(ctx context.Context, req *connect.Request[pb.ApproveReq
 	if validFor <= 0 || validFor > maxApproval {
 		return nil, invalid("the approval would be valid for %s; give a time from 1s to %s", validFor, maxApproval)
 	}
-	approval, err := s.backend.Approve(ctx, caller(ctx), req.Msg.Application, req.Msg.Digest, req.Msg.Why, validFor)
+	approval, err := s.backend.Approve(ctx, approver(ctx), req.Msg.Application, req.Msg.Digest, req.Msg.Why, validFor)
 	if err != nil {
 		return nil, toCode(err)
 	}

@@ -177,6 +177,7 @@ type ApplicationSpec struct {
 	Retry      Retry          `json:"retry" doc:"How failed objects are tried again."`
 	Suspend    bool           `json:"suspend" default:"false" doc:"Stop the application: nothing is applied, nothing is healed."`
 	Protect    []string       `json:"protect,omitempty" kind:"one" doc:"Kinds that are never deleted without an approval. Default: Namespace, PersistentVolume, PersistentVolumeClaim and apiextensions.k8s.io/CustomResourceDefinition; a list replaces it."`
+	Approval   Approval       `json:"approval" doc:"Who may approve what is held."`
 	Contention Contention     `json:"contention" doc:"When somebody else keeps writing a field."`
 }
 
@@ -207,6 +208,11 @@ type DriftRule struct {
 	Kind string `json:"kind,omitempty" kind:"one" doc:"Kind it is about. Default: all."`
 	Path string `json:"path,omitempty" pattern:"^(/([^~/]|~[01])*)+$" example:"/spec/replicas" doc:"JSON pointer to a field; the rule holds for everything below it. Default: all fields."`
 	Mode string `json:"mode" required:"true" enum:"heal,report,ignore" doc:"As drift.mode."`
+}
+
+// Approval says who may approve what is held.
+type Approval struct {
+	AllowAuthor bool `json:"allowAuthor" default:"false" doc:"Let the author of the commit that is held approve it. Otherwise it takes somebody else."`
 }
 
 // Retry says how failed objects are tried again.

@@ -187,13 +187,13 @@ func (b *Backend) Resume(_ context.Context, by, app string, all bool, why string
 }
 
 // Approve implements api.Steerer.
-func (b *Backend) Approve(_ context.Context, by, app, digest, why string, validFor time.Duration) (reconciler.Approval, error) {
+func (b *Backend) Approve(_ context.Context, by reconciler.Approver, app, digest, why string, validFor time.Duration) (reconciler.Approval, error) {
 	if err := b.known(app); err != nil {
 		return reconciler.Approval{}, err
 	}
 	expires := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC).Add(validFor)
 	return reconciler.Approval{Application: app, Digest: digest, Expires: expires},
-		b.note(by, "Approve %q digest=%s why=%q for=%s", app, digest, why, validFor)
+		b.note(by.Name, "Approve %q digest=%s why=%q for=%s", app, digest, why, validFor)
 }
 
 // AcceptHistory implements api.Steerer.
