@@ -285,6 +285,16 @@ func (r *round) applyTo(ctx context.Context, name string, changes []*plan.Change
 	return worked
 }
 
+// triedBefore counts the changes that were tried in a round before this one, and failed.
+func (r *round) triedBefore(changes []*plan.Change) (n int) {
+	for _, c := range changes {
+		if f, failed := r.failures[c.Key]; failed && f.want == wanted(c) {
+			n++
+		}
+	}
+	return n
+}
+
 // without fails the change whose record does not fit the store and returns the others.
 func (e *execution) without(changes []*plan.Change, big *unrecordable) []*plan.Change {
 	var rest []*plan.Change
@@ -350,6 +360,7 @@ func (r *round) applyChunk(ctx context.Context, t *target, changes []*plan.Chang
 	if ctx.Err() != nil { // while the record was made; the next round reads back
 		return false
 	}
+	r.m.opts.Metrics.targetRetry(t.name, r.triedBefore(writes))
 	results := t.apply(ctx, ops)
 	r.recordApplied(ctx, writes, fresh, results, e)
 	return true

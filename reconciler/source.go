@@ -70,6 +70,7 @@ type source struct {
 	rewrite   string
 	opened    time.Time
 	failures  int
+	counted   sources.Requests // that Metrics know of
 }
 
 // load reads the high-water mark.
@@ -149,6 +150,12 @@ func (s *source) delay() time.Duration {
 // poll asks for the ref and, only when it moved, fetches and checks the new
 // revision. Whatever fails, the head stays where it is.
 func (s *source) poll(ctx context.Context) error {
+	s.mu.Lock()
+	again := s.failures > 0
+	s.mu.Unlock()
+	if again {
+		s.opts.Metrics.sourceRetry(s.Name)
+	}
 	start := s.opts.Now()
 	err := s.bounded(ctx, func(ctx context.Context) error {
 		free, err := s.turn(ctx)
@@ -225,10 +232,26 @@ func (s *source) timeout() time.Duration {
 func (s *source) request(ctx context.Context) (free func(), err error) {
 	select {
 	case s.budget <- struct{}{}:
-		return func() { <-s.budget }, nil
+		return func() { <-s.budget; s.measure() }, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("source %s: waiting for a request to %s: %w", s.Name, s.config.Host, ctx.Err())
 	}
+}
+
+// measure publishes the requests that were made since it last did.
+func (s *source) measure() {
+	meter, ok := sources.Ability[sources.Meter](s.Repository)
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, was := meter.Requests(), s.counted
+	s.counted = now
+	s.opts.Metrics.asked(s.Name, sources.Requests{
+		Refs: now.Refs - was.Refs, RefsFailed: now.RefsFailed - was.RefsFailed,
+		Fetches: now.Fetches - was.Fetches, FetchesFailed: now.FetchesFailed - was.FetchesFailed,
+	})
 }
 
 func (s *source) pollOnce(ctx context.Context) error {
