@@ -47,6 +47,7 @@ fuzz: ## every fuzz target for FUZZTIME (10s) each; what fails becomes a test un
 
 generate: ## protobuf and Connect code from api/
 	cd api && $(GO) tool -modfile=../tools/go.mod buf generate
+	cd api && sha256sum gitopsd/v1alpha1/*.proto gitopsd/v1alpha1/*.go gitopsd/v1alpha1/*/*.go > generated.sum
 
 clean: ## remove what was built
 	rm -rf bin .run

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/manifest"
 	"github.com/gitopsd/gitopsd/internal/plan"
 )
@@ -35,6 +36,22 @@ type ObjectView struct {
 	Entry    *plan.Entry // nil when it is not owned
 	// Fields is the present difference, drift and intent together.
 	Fields []plan.FieldChange
+}
+
+// ObjectSummary is one object of an application in a list.
+type ObjectSummary struct {
+	Key     plan.Key
+	Origin  manifest.Origin
+	Locator string
+	Desired bool
+	// State is that of the inventory entry; "" when the object is not owned.
+	State    plan.EntryState
+	Presence plan.Presence
+	// Health is "" unless the object is known to be there.
+	Health appliers.HealthStatus
+	// Problem says why the object is not as desired: a failure, what it waits for,
+	// or drift. "" when it is as desired, or was left behind.
+	Problem string
 }
 
 // PlanView is the difference between what is desired and what was last observed.

@@ -28,7 +28,7 @@ func TestDriftModes(t *testing.T) {
 		hand.SetField("ann", where("a"), "/spec/value", int64(7))
 		s.pass(time.Second)
 		s.wantValue("one", "a", int64(1))
-		s.wantSync("web", OutOfSync, "1 fields drifted and are left as they are")
+		s.wantSync("web", OutOfSync, "1 field drifted and is left as it is")
 		d := s.status("web").Drift
 		if len(d) != 1 || d[0].Change.Path != "/spec/replicas" || d[0].Mode != plan.DriftReport || d[0].Change.Before != int64(9) {
 			t.Fatalf("drift %+v", d)

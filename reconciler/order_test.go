@@ -66,7 +66,7 @@ func TestFailingDependency(t *testing.T) {
 		s.worlds["one"].SetFaults(refusing(map[string]appliers.Class{"b": appliers.Stop}, &tries{}))
 		s.commit(map[string]string{"base/b.yaml": thing("b", "2"), "top/t.yaml": thing("t", "2")})
 		s.pass(15 * time.Second)
-		s.wantSync("top", OutOfSync, "waits for application base: it is OutOfSync: 1 objects failed")
+		s.wantSync("top", OutOfSync, "waits for application base: it is OutOfSync: 1 object failed")
 		s.wantQuiet("top", time.Hour, 90)
 		s.wantValue("one", "t", int64(1))
 		s.worlds["one"].SetFaults(memapply.Faults{})

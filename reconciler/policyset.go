@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/gitopsd/gitopsd/policies"
 	"github.com/gitopsd/gitopsd/sources"
@@ -28,6 +29,9 @@ type policySet struct {
 	mu     sync.Mutex
 	policy policies.Policy
 	err    error
+	unread error     // why the newest revision cannot be read; the one before judges on
+	since  time.Time // when err or unread came up
+	now    func() time.Time
 	tried  bool   // a load was tried
 	loaded string // revision that policy or err came from
 }
@@ -62,11 +66,11 @@ func (p *policySet) refresh(ctx context.Context, revision string, tree sources.T
 	defer p.mu.Unlock()
 	p.loaded, p.tried = revision, true
 	if err != nil {
-		p.err = fmt.Errorf("policy set %s: %w", p.config.Name, err)
+		p.fail(err)
 		return true
 	}
 	changed = p.policy == nil || p.err != nil || p.policy.Digest() != policy.Digest()
-	p.policy, p.err = policy, nil
+	p.policy, p.err, p.unread = policy, nil, nil
 	return changed
 }
 
@@ -76,8 +80,34 @@ func (p *policySet) unavailable(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.policy == nil || p.loaded == "" {
-		p.err = fmt.Errorf("policy set %s: %w", p.config.Name, err)
+		p.fail(err)
+		return
 	}
+	if p.err == nil && p.unread == nil {
+		p.since = p.now()
+	}
+	p.unread = err
+}
+
+// fail records why the set does not load; the caller holds the lock.
+func (p *policySet) fail(err error) {
+	if p.err == nil {
+		p.since = p.now()
+	}
+	p.err, p.unread = fmt.Errorf("policy set %s: %w", p.config.Name, err), nil
+}
+
+func (p *policySet) status() PolicySetStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := PolicySetStatus{Name: p.config.Name, Source: p.config.Source, Revision: p.loaded}
+	switch {
+	case p.err != nil:
+		out.Error, out.Since = p.err.Error(), p.since
+	case p.unread != nil:
+		out.Error, out.Since = fmt.Sprintf("policy set %s: its newest revision cannot be read, and the one before judges: %v", p.config.Name, p.unread), p.since
+	}
+	return out
 }
 
 // inherit makes the policies of another set judge until those of this one have
@@ -86,7 +116,7 @@ func (p *policySet) inherit(from *policySet) {
 	from.mu.Lock()
 	defer from.mu.Unlock()
 	p.policy = from.policy
-	p.err = fmt.Errorf("policy set %s: its new configuration is not loaded yet", p.config.Name)
+	p.err, p.since = fmt.Errorf("policy set %s: its new configuration is not loaded yet", p.config.Name), p.now()
 }
 
 // loadedOnce reports whether any load was tried.

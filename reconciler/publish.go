@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/plan"
@@ -22,7 +23,7 @@ func (a *app) publish(st *appState) {
 	if st.accepted != nil {
 		s.Revision, s.Commit = st.accepted.revision, st.accepted.commit
 		s.Objects.Desired = st.accepted.items.len()
-		s.Warnings = append(st.accepted.findings(st.accepted.warned), st.remarks()...)
+		s.Warnings = st.accepted.findings(st.accepted.warned)
 	}
 	s.Drift = st.driftList()
 	s.Failures = a.failureList(st)
@@ -70,7 +71,7 @@ func (a *app) failureList(st *appState) []Failure {
 		list = append(list, f.Failure)
 	}
 	for k, why := range st.blocked {
-		f := Failure{Key: k, Message: why, Class: appliers.Wait}
+		f := Failure{Key: k, Message: why, Class: appliers.Wait, Waits: true}
 		if st.accepted != nil {
 			if item, ok := st.accepted.items.get(k); ok {
 				f.Origin = item.Source.Origin()
@@ -85,10 +86,21 @@ func (a *app) failureList(st *appState) []Failure {
 // summary finds the words for the status. Staleness depends on the reader's
 // clock and is added when the status is read.
 func (a *app) summary(st *appState, s *Status) (SyncStatus, Phase, string) {
+	sync, phase, message := a.situation(st, s)
+	if err := a.m.policy(a.Policies).err; err != nil && st.accepted != nil {
+		if why := firstLine(err.Error()); !strings.Contains(message, why) {
+			message += "; new revisions wait: " + why
+		}
+	}
+	return sync, phase, message
+}
+
+// situation is summary without what holds new revisions back.
+func (a *app) situation(st *appState, s *Status) (SyncStatus, Phase, string) {
 	src := a.m.sourceStatus(a.Source)
 	switch c := s.Candidate; {
 	case s.Suspended != nil:
-		return a.syncOf(st), PhaseSuspended, fmt.Sprintf("suspended by %s: %s; let it go on with: gitopsd resume %s", s.Suspended.By, s.Suspended.Why, a.Name)
+		return a.syncOf(st), PhaseSuspended, fmt.Sprintf("suspended by %s: %s; %s: gitopsd resume %s", s.Suspended.By, s.Suspended.Why, s.Suspended.end(), a.Name)
 	case c != nil && c.State == CandidateRefused:
 		return OutOfSync, PhaseRefused, fmt.Sprintf("revision %s refused: %s", shortRevision(c.Revision), firstLine(c.Reason))
 	case c != nil && c.State == CandidateHeld:
@@ -96,26 +108,52 @@ func (a *app) summary(st *appState, s *Status) (SyncStatus, Phase, string) {
 	case c != nil:
 		return OutOfSync, PhaseWaiting, firstLine(c.Reason)
 	case len(st.failures) > 0:
-		return OutOfSync, PhaseRetrying, fmt.Sprintf("%d objects failed: %s", len(st.failures), describe(firstFailed(s.Failures, st.failures)))
+		return OutOfSync, PhaseRetrying, fmt.Sprintf("%s failed: %s", counted(len(st.failures), "object"), describe(firstFailed(s.Failures, st.failures)))
 	case len(st.blocked) > 0:
-		return OutOfSync, PhaseRetrying, fmt.Sprintf("%d objects wait: %s", len(st.blocked), describe(s.Failures[0]))
+		return OutOfSync, PhaseRetrying, fmt.Sprintf("%s: %s", waiting(len(st.blocked)), describe(s.Failures[0]))
 	case st.message != "":
 		return OutOfSync, PhaseWaiting, firstLine(st.message)
 	case len(st.pending) > 0:
-		return OutOfSync, PhaseVerifying, fmt.Sprintf("%d objects were written and are not complete yet", len(st.pending))
+		return OutOfSync, PhaseVerifying, fmt.Sprintf("written and not complete yet: %s", counted(len(st.pending), "object"))
 	case src.Error != "":
 		return a.syncOf(st), PhaseWaiting, firstLine(src.Error)
 	case st.accepted == nil:
 		return SyncUnknown, PhaseWaiting, "waiting for the first revision of source " + a.Source
 	case len(st.drift) > 0:
-		return OutOfSync, PhaseIdle, fmt.Sprintf("%d fields drifted and are left as they are", len(st.drift))
+		return OutOfSync, PhaseIdle, driftLeft(len(st.drift))
 	default:
-		message := "in step with " + shortRevision(s.Revision)
-		if err := a.m.policy(a.Policies).err; err != nil {
-			message += "; new revisions wait: " + firstLine(err.Error())
-		}
-		return a.syncOf(st), PhaseIdle, message
+		return a.syncOf(st), PhaseIdle, "in step with " + shortRevision(s.Revision)
 	}
+}
+
+// end says what ends a suspension.
+func (s *Suspension) end() string {
+	if s.Until.IsZero() {
+		return "let it go on with"
+	}
+	return "until " + s.Until.UTC().Format(time.RFC3339) + ", or let it go on sooner with"
+}
+
+// counted writes a number with its noun, as in "1 object" and "2 objects".
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+func waiting(n int) string {
+	if n == 1 {
+		return "1 object waits"
+	}
+	return counted(n, "object") + " wait"
+}
+
+func driftLeft(n int) string {
+	if n == 1 {
+		return "1 field drifted and is left as it is"
+	}
+	return counted(n, "field") + " drifted and are left as they are"
 }
 
 func firstFailed(list []Failure, failed map[plan.Key]failure) Failure {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gitopsd/gitopsd/appliers"
+	"github.com/gitopsd/gitopsd/internal/plan"
 )
 
 // Changed returns a channel that gets a value after any status changed, coalesced,
@@ -40,25 +41,30 @@ func (m *Manager) Changed(ctx context.Context) <-chan struct{} {
 // Status returns the status of the named applications, or of all, sorted by
 // name. It answers from memory, whatever sources and targets do.
 func (m *Manager) Status(names ...string) ([]Status, error) {
+	var out []Status
 	apps := m.apps()
 	if len(names) > 0 {
-		apps = apps[:0:0]
+		apps = nil
 		for _, name := range names {
 			a, err := m.app(name)
+			if keys := m.registry.keys(name); err != nil && len(keys) > 0 {
+				out = append(out, orphanStatus(name, keys))
+				continue
+			}
 			if err != nil {
 				return nil, err
 			}
 			apps = append(apps, a)
 		}
 	}
-	out := make([]Status, 0, len(apps))
+	out = slices.Grow(out, len(apps))
 	for _, a := range apps {
 		out = append(out, m.status(a))
 	}
 	if len(names) == 0 {
 		out = append(out, m.leftBehind()...)
-		slices.SortFunc(out, func(a, b Status) int { return cmp.Compare(a.Application, b.Application) })
 	}
+	slices.SortFunc(out, func(a, b Status) int { return cmp.Compare(a.Application, b.Application) })
 	return out, nil
 }
 
@@ -70,15 +76,20 @@ func (m *Manager) leftBehind() []Status {
 		if _, err := m.app(name); err == nil {
 			continue
 		}
-		keys := m.registry.keys(name)
-		out = append(out, Status{
-			Application: name, Sync: SyncUnknown, Health: appliers.HealthUnknown, Phase: PhaseOrphaned,
-			Message:  fmt.Sprintf("not configured any more; %d objects were left as they are; an application that desires them takes them over", len(keys)),
-			Objects:  ObjectCounts{Owned: len(keys)},
-			Orphaned: keys,
-		})
+		out = append(out, orphanStatus(name, m.registry.keys(name)))
 	}
 	return out
+}
+
+// orphanStatus is that of an application that is nothing any more but what it
+// left behind.
+func orphanStatus(name string, keys []plan.Key) Status {
+	return Status{
+		Application: name, Sync: SyncUnknown, Health: appliers.HealthUnknown, Phase: PhaseOrphaned,
+		Message: fmt.Sprintf("not configured any more, and left behind %s; an application that desires them takes them over, and gitopsd forget %s --why ... takes them off the record",
+			counted(len(keys), "object"), name),
+		Objects: ObjectCounts{Owned: len(keys)}, Orphaned: keys,
+	}
 }
 
 // status is the published one, with what depends on the time it is read at.
@@ -105,6 +116,17 @@ func (m *Manager) Sources() []SourceStatus {
 	var out []SourceStatus
 	for _, name := range slices.Sorted(maps.Keys(m.sources)) {
 		out = append(out, m.sources[name].status())
+	}
+	return out
+}
+
+// PolicySets returns the status of all policy sets, sorted by name.
+func (m *Manager) PolicySets() []PolicySetStatus {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var out []PolicySetStatus
+	for _, name := range slices.Sorted(maps.Keys(m.policies)) {
+		out = append(out, m.policies[name].status())
 	}
 	return out
 }

@@ -113,7 +113,7 @@ func (m *Manager) openAll(ctx context.Context, config Config) (*opened, error) {
 			next.policies[c.Name] = have
 			continue
 		}
-		set := &policySet{config: c}
+		set := &policySet{config: c, now: m.opts.Now}
 		if have := m.policySet(c.Name); have != nil {
 			set.inherit(have)
 		}

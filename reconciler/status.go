@@ -138,6 +138,9 @@ type Failure struct {
 	Class   appliers.Class
 	Since   time.Time
 	RetryAt time.Time // zero when nothing is retried until something changes
+	// Waits says that nothing went wrong: the object was not tried, because the
+	// application is suspended, something else comes first, or a rule forbids it.
+	Waits bool
 }
 
 // Suspension says who stopped an application, why, and until when.
@@ -172,6 +175,9 @@ const (
 	OutcomePartial Outcome = "Partial" // some objects failed
 	OutcomeRefused Outcome = "Refused"
 	OutcomeHeld    Outcome = "Held"
+	// OutcomeForgotten is no end of a revision: a person dropped objects that were
+	// left behind from the inventory. Its line has the number of the one before it.
+	OutcomeForgotten Outcome = "Forgotten"
 )
 
 // HistoryEntry is one line of an application's history.
@@ -199,6 +205,18 @@ type SourceStatus struct {
 	NextPoll time.Time
 	// Rewrite is the revision that was refused because it does not descend from Revision.
 	Rewrite string
+}
+
+// PolicySetStatus is what is known of one policy set.
+type PolicySetStatus struct {
+	Name   string
+	Source string // "" when it needs none
+	// Revision is the newest one that was tried; "" before that and without a source.
+	Revision string
+	// Error says why the newest revision does not load, "" when it does. What was
+	// loaded before judges what runs, and new revisions of applications wait.
+	Error string
+	Since time.Time // of Error
 }
 
 // TargetStatus is what is known of one target.

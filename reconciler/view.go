@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
+	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/plan"
 )
 
@@ -37,25 +39,34 @@ func (m *Manager) Object(ctx context.Context, application, ref string) (ObjectVi
 // view is what a reader works on: a snapshot of an application, in the reader's
 // own goroutine, so that neither a long look nor one that breaks is the loop's.
 type view struct {
-	app       *app
+	m         *Manager
+	name      string
+	app       *app // nil when it is not configured any more and left something behind
 	revision  string
 	accepted  *desiredState
 	candidate *Candidate
 	proposed  *plan.Plan
 	observed  keyMap[plan.Observed]
 	contended map[plan.FieldRef]bool
+	problems  map[plan.Key]string
+	unhealthy map[plan.Key]appliers.Health
 	lookedAt  time.Time
 }
 
 func (m *Manager) view(ctx context.Context, application string) (*view, error) {
+	v := &view{m: m, name: application}
 	a, err := m.app(application)
 	if err != nil {
-		return nil, err
+		if m.registry.count(application) == 0 {
+			return nil, err
+		}
+		return v, nil
 	}
-	v := &view{app: a}
+	v.app = a
 	err = a.ask(ctx, func(st *appState) {
 		v.revision, v.accepted, v.candidate, v.proposed = st.record.Revision, st.accepted, st.candidate, st.proposed
 		v.observed, v.lookedAt, v.contended = st.observed, st.lookedAt, st.fights.contended(m.opts.Now())
+		v.problems, v.unhealthy = st.problems(), maps.Clone(st.unhealthy)
 	})
 	return v, err
 }
@@ -64,7 +75,7 @@ func (m *Manager) view(ctx context.Context, application string) (*view, error) {
 func (v *view) contained(fn func() error) error {
 	err := contained(fn)
 	if p := new(panicked); errors.As(err, &p) {
-		v.app.log.Error("reader ended by a panic", "error", p.value, "stack", p.stack)
+		v.m.opts.Log.Error("reader ended by a panic", "application", v.name, "error", p.value, "stack", p.stack)
 	}
 	return err
 }
@@ -73,10 +84,13 @@ func (v *view) plan() (PlanView, error) {
 	if v.candidate != nil && v.proposed != nil {
 		return PlanView{Plan: v.proposed, Revision: v.candidate.Revision, Candidate: true, At: v.lookedAt}, nil
 	}
-	if v.accepted == nil {
-		return PlanView{Plan: &plan.Plan{Application: v.app.Name}}, nil
+	if v.app == nil {
+		return PlanView{}, nil // nothing is desired, so nothing differs
 	}
-	p, err := v.build(append(v.accepted.allKeys(), v.app.m.registry.keys(v.app.Name)...))
+	if v.accepted == nil {
+		return PlanView{Plan: &plan.Plan{Application: v.name}}, nil
+	}
+	p, err := v.build(append(v.accepted.allKeys(), v.m.registry.keys(v.name)...))
 	return PlanView{Plan: p, Revision: v.revision, At: v.lookedAt}, err
 }
 
@@ -91,13 +105,16 @@ func (v *view) object(ref string) (ObjectView, error) {
 			out.Desired, out.Origin, out.Locator = item.Object, item.Source.Origin(), item.Locator
 		}
 	}
-	if e, ok := v.app.m.registry.entry(v.app.Name, k); ok {
+	if e, ok := v.m.registry.entry(v.name, k); ok {
 		out.Entry, out.Locator = &e, e.Locator
 		if out.Desired == nil {
 			out.Origin = e.Origin
 		}
 	}
 	out.Observed, _ = v.observed.get(k)
+	if v.app == nil {
+		out.Observed.Reason = "left behind by an application that is not configured any more; nobody looks at it"
+	}
 	p, err := v.build([]plan.Key{k})
 	if err != nil {
 		return out, err
@@ -113,32 +130,46 @@ func (v *view) object(ref string) (ObjectView, error) {
 // build plans for a reader: nothing is recorded, moved or applied.
 func (v *view) build(keys []plan.Key) (*plan.Plan, error) {
 	if v.accepted == nil {
-		return &plan.Plan{Application: v.app.Name}, nil
+		return &plan.Plan{Application: v.name}, nil
 	}
-	m := v.app.m
+	m := v.m
 	r := &round{m: m, roundInput: roundInput{app: v.app, head: m.head(v.app.Source), contended: v.contended}}
 	r.out.observed = v.observed
 	return r.build(v.accepted, keys)
 }
 
+// find returns the key that ref names: all of a key, else the name of an object
+// with or without what stands before it, else any part of a key. What fits more
+// exactly wins over what fits somewhere.
 func (v *view) find(ref string) (plan.Key, error) {
-	name := v.app.Name
-	known := map[plan.Key]struct{}{}
+	return find(v.keys(), v.name, ref)
+}
+
+// keys returns what is desired or owned, sorted.
+func (v *view) keys() []plan.Key {
+	keys := v.m.registry.keys(v.name)
 	if v.accepted != nil {
-		for k := range v.accepted.items.all() {
-			known[k] = struct{}{}
-		}
+		keys = append(keys, v.accepted.allKeys()...)
 	}
-	for _, k := range v.app.m.registry.keys(name) {
-		known[k] = struct{}{}
-	}
+	return dedupe(keys)
+}
+
+// find looks for ref among the keys of an application.
+func find(keys []plan.Key, application, ref string) (plan.Key, error) {
 	var found []plan.Key
-	for k := range known {
-		if k.String() == ref || k.ID.String() == ref {
-			return k, nil
+	for _, fits := range []func(k plan.Key) bool{
+		func(k plan.Key) bool { return k.String() == ref },
+		func(k plan.Key) bool { return k.ID.String() == ref },
+		func(k plan.Key) bool { return strings.HasSuffix(k.String(), "/"+ref) },
+		func(k plan.Key) bool { return strings.Contains(k.String(), ref) },
+	} {
+		for _, k := range keys {
+			if fits(k) {
+				found = append(found, k)
+			}
 		}
-		if strings.Contains(k.String(), ref) {
-			found = append(found, k)
+		if len(found) > 0 {
+			break
 		}
 	}
 	sortKeys(found)
@@ -146,8 +177,65 @@ func (v *view) find(ref string) (plan.Key, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return plan.Key{}, fmt.Errorf("application %s: %w: %q; list them with: gitopsd status %s -o json", name, ErrUnknownObject, ref, name)
+		return plan.Key{}, fmt.Errorf("application %s: %w: %q; list them with: gitopsd get %s", application, ErrUnknownObject, ref, application)
 	default:
-		return plan.Key{}, fmt.Errorf("application %s: %w: %q fits %d objects, among them %s and %s", name, ErrUnknownObject, ref, len(found), found[0], found[1])
+		return plan.Key{}, fmt.Errorf("application %s: %w: %q fits %d objects, among them %s and %s; name one of them whole", application, ErrUnknownObject, ref, len(found), found[0], found[1])
 	}
+}
+
+// Objects lists what an application desires, owns, or left behind, sorted by key.
+func (m *Manager) Objects(ctx context.Context, application string) ([]ObjectSummary, error) {
+	v, err := m.view(ctx, application)
+	if err != nil {
+		return nil, err
+	}
+	keys := v.keys()
+	out := make([]ObjectSummary, len(keys))
+	for i, k := range keys {
+		out[i] = v.summary(k)
+	}
+	return out, nil
+}
+
+func (v *view) summary(k plan.Key) ObjectSummary {
+	out := ObjectSummary{Key: k, Problem: v.problems[k]}
+	if e, ok := v.m.registry.entry(v.name, k); ok && e.Owner == v.name {
+		out.State, out.Origin, out.Locator = e.State, e.Origin, e.Locator
+	}
+	if v.accepted != nil {
+		if item, ok := v.accepted.items.get(k); ok {
+			out.Desired, out.Origin, out.Locator = true, item.Source.Origin(), item.Locator
+		}
+	}
+	o, _ := v.observed.get(k)
+	out.Presence = o.Presence
+	if o.Presence == plan.Present && out.Desired {
+		out.Health = appliers.Healthy
+		if h, bad := v.unhealthy[k]; bad {
+			out.Health = h.Status
+		}
+	}
+	return out
+}
+
+// problems says of each object that is not as desired why, in one line.
+func (st *appState) problems() map[plan.Key]string {
+	out := map[plan.Key]string{}
+	fields := map[plan.Key]int{}
+	for ref := range st.drift {
+		fields[ref.Key]++
+	}
+	for k, n := range fields {
+		out[k] = counted(n, "field") + " drifted"
+	}
+	for k := range st.pending {
+		out[k] = "written, and not complete yet"
+	}
+	for k, why := range st.blocked {
+		out[k] = "waits: " + firstLine(why)
+	}
+	for k, f := range st.failures {
+		out[k] = "failed: " + firstLine(f.Message)
+	}
+	return out
 }

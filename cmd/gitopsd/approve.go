@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -68,7 +69,8 @@ func (c *cli) lookAndAsk(ctx context.Context, app string) (string, error) {
 	}
 	candidate := res.Applications[0].GetCandidate()
 	if candidate.GetDigest() == "" {
-		return "", hinted(fmt.Errorf("nothing of %s waits for an approval", app), "gitopsd status %s shows what it does", app)
+		return "", hinted(connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("nothing of %s waits for an approval", app)),
+			"gitopsd status %s shows what it does", app)
 	}
 	if !c.inTerminal {
 		return "", hinted(errors.New("without a terminal the changes have to be named"),

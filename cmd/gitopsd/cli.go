@@ -41,7 +41,8 @@ func standardStreams() streams {
 // a file of its own.
 type cli struct {
 	streams
-	socket string
+	socket  string
+	timeout time.Duration // of one call to the daemon
 	code   int // exit code of a command that succeeded
 }
 
@@ -76,6 +77,7 @@ func (c *cli) rootCommand() *cobra.Command {
 	root.SetErr(c.err)
 	root.SetVersionTemplate(versionText() + "\n")
 	root.PersistentFlags().StringVar(&c.socket, "socket", "", "socket of the daemon (default: $GITOPSD_SOCKET, or for a user $XDG_RUNTIME_DIR/gitopsd.sock, or "+systemSocket+")")
+	root.PersistentFlags().DurationVar(&c.timeout, "timeout", 30*time.Second, "longest time to wait for an answer of the daemon")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return hinted(err, "%s --help lists the flags", cmd.CommandPath())
 	})
@@ -86,7 +88,7 @@ func (c *cli) rootCommand() *cobra.Command {
 	)
 	for id, commands := range map[string][]*cobra.Command{
 		groupLook:  {c.statusCommand(), c.diffCommand(), c.getCommand(), c.historyCommand(), c.auditCommand()},
-		groupSteer: {c.syncCommand(), c.approveCommand(), c.suspendCommand(), c.resumeCommand(), c.acceptHistoryCommand()},
+		groupSteer: {c.syncCommand(), c.approveCommand(), c.suspendCommand(), c.resumeCommand(), c.acceptHistoryCommand(), c.forgetCommand()},
 		groupLocal: {c.runCommand(), c.validateCommand(), c.policyCommand(), c.initCommand(), c.doctorCommand()},
 		"":         {c.versionCommand(), c.manCommand()},
 	} {
@@ -146,7 +148,7 @@ func arguments(least, most int, usage string) cobra.PositionalArgs {
 		var err error
 		switch {
 		case len(args) < least:
-			err = fmt.Errorf("%s is missing", strings.Join(strings.Fields(usage)[len(args):], " and "))
+			err = fmt.Errorf("%s is missing", strings.Join(strings.Fields(usage)[len(args):least], " and "))
 		case most == 0 && len(args) > 0:
 			err = fmt.Errorf("%s takes no argument, and got %q", cmd.CommandPath(), args[0])
 		case most >= 0 && len(args) > most:
@@ -179,17 +181,19 @@ func (c *cli) socketPath() string {
 	return defaultSocket(c.getenv, os.Geteuid())
 }
 
-// ask makes one call to the daemon: call is a method expression, as in
-// (*api.Client).GetStatus.
+// ask makes one call to the daemon, which may take as long as --timeout says:
+// call is a method expression, as in (*api.Client).GetStatus.
 func ask[Req, Res any](ctx context.Context, c *cli, call func(*api.Client, context.Context, *connect.Request[Req]) (*connect.Response[Res], error), req *Req) (*Res, error) {
 	client, err := c.client(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
 	res, err := call(client, ctx, connect.NewRequest(req))
 	if err != nil {
-		return nil, err
+		return nil, client.Silence(err)
 	}
 	return res.Msg, nil
 }

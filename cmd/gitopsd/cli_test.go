@@ -138,6 +138,9 @@ func TestLookGolden(t *testing.T) {
 	s.run("get", "web", "File/motd", "-o", "yaml")
 	s.run("get", "web", "none")
 	s.run("get", "web")
+	s.run("get", "web", "-o", "json")
+	s.run("get", "none")
+	s.run("get")
 	s.run("history", "web")
 	s.run("history", "web", "-n", "1", "-o", "json")
 	s.run("history", "held")
@@ -178,6 +181,10 @@ func TestSteerGolden(t *testing.T) {
 	s.run("approve", "held")
 	s.run("accept-history", "web", "--why", "rebased")
 	s.run("accept-history", "web")
+	s.run("forget", "web", "--why", "kept by hand")
+	s.run("forget", "web", "File/left", "--why", "kept by hand")
+	s.run("forget", "web")
+	s.run("forget", "--why", "x")
 	s.compare("steer")
 	var calls []string
 	for _, call := range b.Calls() {
@@ -190,6 +197,7 @@ func TestSteerGolden(t *testing.T) {
 		`Resume "web" all=false why="" by ME`, `Resume "" all=true why="done" by ME`,
 		`Approve "held" digest=5f1c0ffee why="looked" for=1h0m0s by ME`,
 		`AcceptHistory "web" revision="" why="rebased" by ME`,
+		`Forget "web" [] why="kept by hand" by ME`, `Forget "web" [File/left] why="kept by hand" by ME`,
 	}
 	if diff := cmp.Diff(want, calls); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)

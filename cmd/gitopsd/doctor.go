@@ -291,6 +291,11 @@ func (d *doctor) daemon(ctx context.Context, timeout time.Duration) {
 			d.say(checkFail, "source "+s.Name+" in the daemon", s.Error, "what runs stays as it is until the source answers")
 		}
 	}
+	for _, p := range info.PolicySets {
+		if p.Error != "" {
+			d.say(checkFail, "policy set "+p.Name+" in the daemon", untitled(errors.New(p.Error), "policy set "+p.Name), "the policies loaded before judge on, and new revisions wait: mend it, or its source")
+		}
+	}
 	for _, t := range info.Targets {
 		if t.Error != "" || t.Breaker == "open" {
 			d.say(checkFail, "target "+t.Name+" in the daemon", t.Breaker+" "+t.Error, "")

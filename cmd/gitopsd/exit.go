@@ -20,7 +20,7 @@ const (
 	exitNotFound   = 4 // no such application or object
 	exitDenied     = 5 // the caller's role does not allow it
 	exitNotNow     = 6 // does not fit the state: nothing is held, the set has changed
-	exitNoDaemon   = 7 // the daemon does not answer
+	exitNoDaemon   = 7 // the daemon cannot be reached
 	exitInterrupts = 130
 )
 
@@ -50,8 +50,8 @@ var outcomes = map[connect.Code]outcome{
 	connect.CodeUnauthenticated:    {exitDenied, "use the Unix socket of the daemon"},
 	connect.CodeFailedPrecondition: {exitNotNow, "gitopsd status shows where things stand"},
 	connect.CodeInvalidArgument:    {exitError, "--help says what is expected"},
-	connect.CodeUnavailable:        {exitNoDaemon, "look into the log of the daemon, and try again"},
-	connect.CodeDeadlineExceeded:   {exitNoDaemon, "the daemon is busy; try again"},
+	connect.CodeUnavailable:        {exitError, "the daemon answers, and a source does not: gitopsd doctor says which"},
+	connect.CodeDeadlineExceeded:   {exitError, "the daemon is there and was not done in time: try again, with a longer --timeout"},
 	connect.CodeResourceExhausted:  {exitError, "the answer is too large; name fewer applications"},
 	connect.CodeUnimplemented:      {exitError, "the daemon is of another version than this command; compare with gitopsd version"},
 	connect.CodeInternal:           {exitError, "the log of the daemon says more"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 
@@ -13,15 +14,19 @@ import (
 func (c *cli) getCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use:   "get APP OBJECT",
-		Short: "Show one object as desired and as observed",
-		Long: "Show one object: where it is declared, what was observed of it, and where the two differ. -o yaml shows all of\n" +
-			"the desired and of the observed object. OBJECT is a key as status and diff print it, or any part of one\n" +
-			"that names only one object. Secrets are masked.",
-		Example:           "  gitopsd get web File/motd\n  gitopsd get web host:host.gitopsd.io/File/motd -o yaml",
-		Args:              arguments(2, 2, "APP OBJECT"),
+		Use:   "get APP [OBJECT]",
+		Short: "List the objects of an application, or show one",
+		Long: "Without OBJECT, list what the application desires, owns, or left behind.\n\n" +
+			"With OBJECT, show it: where it is declared, what was observed of it, and where the two differ. -o yaml shows all\n" +
+			"of the desired and of the observed object. OBJECT is a key as status and diff print it, the name of an object,\n" +
+			"or any part of a key that names only one object. Secrets are masked.",
+		Example:           "  gitopsd get web\n  gitopsd get web File/motd\n  gitopsd get web host:host.gitopsd.io/File/motd -o yaml",
+		Args:              arguments(1, 2, "APP [OBJECT]"),
 		ValidArgsFunction: c.applicationNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return c.listObjects(cmd.Context(), args[0], format)
+			}
 			res, err := ask(cmd.Context(), c, (*api.Client).GetObject, &pb.GetObjectRequest{Application: args[0], Object: args[1]})
 			if err != nil {
 				return err
@@ -39,6 +44,31 @@ func (c *cli) getCommand() *cobra.Command {
 	}
 	formatFlag(cmd, &format, "text", "json", "yaml")
 	return cmd
+}
+
+func (c *cli) listObjects(ctx context.Context, app, format string) error {
+	res, err := ask(ctx, c, (*api.Client).ListObjects, &pb.ListObjectsRequest{Application: app})
+	if err != nil {
+		return err
+	}
+	if format != "text" {
+		return printMessage(c.out, format, res)
+	}
+	if len(res.Objects) == 0 {
+		fmt.Fprintln(c.out, "no objects")
+		return nil
+	}
+	t := &table{}
+	t.header("OBJECT", "STATE", "HEALTH", "ORIGIN", "PROBLEM")
+	for _, o := range res.Objects {
+		health := o.Health
+		if health == "" {
+			health = o.Presence
+		}
+		t.row(cell{text: o.Key}, cell{text: o.State}, cell{health, stateColor(health)}, cell{text: o.Origin}, cell{text: o.Problem})
+	}
+	t.print(c.out, c.colors(c.outTerminal))
+	return nil
 }
 
 // objectJSON is the answer with the objects as structure instead of text.

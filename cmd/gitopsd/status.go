@@ -20,7 +20,7 @@ type statusFlags struct {
 	watch, diff  bool
 	exitCode     bool
 	applications []string
-	previous     map[string]*pb.ApplicationStatus // of --watch without a terminal
+	known        watched // of --watch
 }
 
 func (c *cli) statusCommand() *cobra.Command {
@@ -54,7 +54,7 @@ func (c *cli) statusCommand() *cobra.Command {
 	}
 	formatFlag(cmd, &f.format, "table", "wide", "json", "yaml")
 	cmd.Flags().BoolVarP(&f.watch, "watch", "w", false, "go on showing changes until interrupted")
-	cmd.Flags().BoolVar(&f.diff, "diff", false, "list drifted fields, failures, gates and denials too")
+	cmd.Flags().BoolVar(&f.diff, "diff", false, "list drifted fields, failures, gates, denials and orphans too")
 	cmd.Flags().BoolVar(&f.exitCode, "exit-code", false, "tell the state by the exit code: 0 in sync, 2 drift or out of sync, 3 stale")
 	return cmd
 }
@@ -77,6 +77,7 @@ func statusCode(apps []*pb.ApplicationStatus) int {
 	code := exitOK
 	for _, a := range apps {
 		switch {
+		case a.Phase == "Orphaned": // nothing is desired of it any more
 		case a.Sync == "Stale" || a.Sync == "Unknown":
 			code = exitStale
 		case code == exitOK && (a.Sync != "Synced" || a.GetObjects().GetDrifted() > 0):
@@ -196,7 +197,15 @@ func (c *cli) statusDetails(w io.Writer, a *pb.ApplicationStatus) {
 		fmt.Fprintf(&b, "  drift %s %s: %s -> %s (%s)\n", safe(d.Key), safe(d.Change.Path), jsonValue(d.Change.BeforeJson), jsonValue(d.Change.AfterJson), c.driftNote(d))
 	}
 	for _, x := range a.Failures {
-		fmt.Fprintf(&b, "  failed %s (%s): %s\n", safe(x.Key), safe(x.Origin), safe(x.Message))
+		verb := "failed"
+		if x.Waits {
+			verb = "waits"
+		}
+		place := ""
+		if x.Origin != "" {
+			place = " (" + safe(x.Origin) + ")"
+		}
+		fmt.Fprintf(&b, "  %s %s%s: %s\n", verb, safe(x.Key), place, safe(x.Message))
 	}
 	for _, x := range a.Warnings {
 		fmt.Fprintf(&b, "  warning %s: %s\n", safe(x.Rule), safe(x.Msg))
@@ -236,10 +245,15 @@ func repeated(k *pb.Candidate) bool {
 	return false
 }
 
+// driftNote is why a field differs, since when, and what is done about it.
 func (c *cli) driftNote(d *pb.DriftedField) string {
-	note := safe(d.Mode)
+	note := "mode " + safe(d.Mode)
 	if d.FirstSeen != nil {
-		note += ", for " + age(c.now().Sub(d.FirstSeen.AsTime()))
+		at := d.FirstSeen.AsTime()
+		note = fmt.Sprintf("first seen %s, %s ago, %s", stampText(at), age(c.now().Sub(at)), note)
+	}
+	if cause := d.GetChange().GetCause(); cause != "" {
+		note = "cause " + safe(cause) + ", " + note
 	}
 	if d.Seen > 1 {
 		note += fmt.Sprintf(", %d times", d.Seen)

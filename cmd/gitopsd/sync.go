@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 
 func (c *cli) syncCommand() *cobra.Command {
 	var wait bool
+	var patience time.Duration
 	cmd := &cobra.Command{
 		Use:   "sync [APP]",
 		Short: "Poll and reconcile now",
@@ -29,6 +31,7 @@ func (c *cli) syncCommand() *cobra.Command {
 				req.Application, names = args[0], args
 			}
 			if wait {
+				c.timeout = patience
 				defer c.progress(cmd.Context(), names)()
 			}
 			res, err := ask(cmd.Context(), c, (*api.Client).Sync, req)
@@ -46,6 +49,7 @@ func (c *cli) syncCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the round that this starts has ended")
+	cmd.Flags().DurationVar(&patience, "timeout", 10*time.Minute, "with --wait: longest time to wait; the round goes on without the command")
 	return cmd
 }
 
@@ -68,9 +72,11 @@ func (c *cli) progress(ctx context.Context, names []string) (stop func()) {
 			return
 		}
 		defer stream.Close()
+		var known watched
 		for stream.Receive() {
+			known.take(stream.Msg())
 			busy, line := 0, ""
-			for _, a := range stream.Msg().Applications {
+			for _, a := range known.list() {
 				switch a.Phase {
 				case "Rendering", "Observing", "Planning", "Applying", "Verifying":
 					busy++

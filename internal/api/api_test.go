@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,6 +112,11 @@ func TestAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "object", object)
+	objects, err := call(t, c.ListObjects, &pb.ListObjectsRequest{Application: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "objects", objects)
 	history, err := call(t, c.GetHistory, &pb.GetHistoryRequest{Application: "web", Limit: 2})
 	if err != nil {
 		t.Fatal(err)
@@ -156,6 +162,11 @@ func TestSteering(t *testing.T) {
 	if accepted.Source != "site" || accepted.Revision == "" {
 		t.Errorf("accepted: %v", accepted)
 	}
+	forgotten, err := call(t, c.Forget, &pb.ForgetRequest{Application: "web", Objects: []string{"File/left"}, Why: "gone"})
+	must(err)
+	if len(forgotten.Objects) != 1 {
+		t.Errorf("forgotten: %v", forgotten)
+	}
 	by := " by " + info.Principal
 	want := []string{
 		`Sync "web" wait=true` + by,
@@ -164,6 +175,7 @@ func TestSteering(t *testing.T) {
 		`Approve "held" digest=5f1c why="looked" for=24h0m0s` + by,
 		`Approve "held" digest=5f1c why="looked" for=1h0m0s` + by,
 		`AcceptHistory "web" revision="" why="rebased"` + by,
+		`Forget "web" [File/left] why="gone"` + by,
 	}
 	if diff := cmp.Diff(want, b.Calls()); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)
@@ -225,7 +237,9 @@ func TestRefusals(t *testing.T) {
 			_, err := call(t, c.Approve, &pb.ApproveRequest{Application: "held", Digest: "x", Why: "x", ValidFor: durationpb.New(1e6 * time.Hour)})
 			return err
 		},
-		"accept all": func() error { _, err := call(t, c.AcceptHistory, &pb.AcceptHistoryRequest{Why: "x"}); return err },
+		"forget nothing": func() error { _, err := call(t, c.Forget, &pb.ForgetRequest{Why: "x"}); return err },
+		"forget why":     func() error { _, err := call(t, c.Forget, &pb.ForgetRequest{Application: "web"}); return err },
+		"accept all":     func() error { _, err := call(t, c.AcceptHistory, &pb.AcceptHistoryRequest{Why: "x"}); return err },
 	} {
 		if code := connect.CodeOf(f()); code != connect.CodeInvalidArgument {
 			t.Errorf("%s: %v", name, code)
@@ -308,6 +322,62 @@ func TestWatch(t *testing.T) {
 	if n := b.Watchers(); n > 0 {
 		t.Errorf("%d subscriptions are left", n)
 	}
+}
+
+// TestWatchTellsWhatChanged: after the first message only what changed is sent,
+// and a client that comes back with its cursor gets what it missed and no more.
+func TestWatchTellsWhatChanged(t *testing.T) {
+	b := apitest.Sample()
+	c := dial(t, b, api.RoleViewer)
+	// first returns the first message of a stream, and the stream.
+	first := func(cursor string, names ...string) (*pb.WatchStatusResponse, *connect.ServerStreamForClient[pb.WatchStatusResponse]) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		t.Cleanup(cancel)
+		stream, err := c.WatchStatus(ctx, connect.NewRequest(&pb.WatchStatusRequest{Cursor: cursor, Applications: names}))
+		if err != nil || !stream.Receive() {
+			t.Fatalf("%v, %v", err, stream.Err())
+		}
+		t.Cleanup(func() { _ = stream.Close() }) // reports the cancellation
+		return proto.CloneOf(stream.Msg()), stream
+	}
+	told := func(m *pb.WatchStatusResponse) string {
+		var names []string
+		for _, a := range m.Applications {
+			names = append(names, a.Application)
+		}
+		return fmt.Sprint(m.Full, names, m.Removed)
+	}
+	want := func(what string, m *pb.WatchStatusResponse, want string) {
+		t.Helper()
+		if got := told(m); got != want {
+			t.Errorf("%s: %s, want %s", what, got, want)
+		}
+	}
+	start, stream := first("")
+	want("at first", start, "true [web drifted held refused old] []")
+	b.Update(func(b *apitest.Backend) { b.Apps[1].Message = "healed" })
+	if !stream.Receive() {
+		t.Fatal(stream.Err())
+	}
+	want("a change", stream.Msg(), "false [drifted] []")
+	last := stream.Msg().Cursor
+	b.Update(func(b *apitest.Backend) { b.Apps[0].Round++ })
+	b.Update(func(b *apitest.Backend) { b.Apps = b.Apps[:4] })
+	back, _ := first(last)
+	want("since the last", back, "false [web] [old]")
+	again, _ := first(start.Cursor)
+	want("since the first", again, "false [web drifted] [old]")
+	none, _ := first(back.Cursor)
+	want("since now", none, "false [] []")
+	all, _ := first("another.daemon.7")
+	want("a cursor of another daemon", all, "true [web drifted held refused] []")
+	future, _ := first(back.Cursor + "9")
+	want("a cursor that was never given", future, "true [web drifted held refused] []")
+	other, _ := first(back.Cursor, "web")
+	want("a cursor for other applications", other, "true [web] []")
+	same, _ := first(other.Cursor, "web")
+	want("the cursor for one", same, "false [] []")
 }
 
 // TestWatchEndsWithTheServer: a stream does not hold up the end of the daemon.

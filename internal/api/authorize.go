@@ -17,6 +17,7 @@ var routes = map[string]Role{
 	pb.ControlServiceWatchStatusProcedure:   RoleViewer,
 	pb.ControlServiceGetPlanProcedure:       RoleViewer,
 	pb.ControlServiceGetObjectProcedure:     RoleViewer,
+	pb.ControlServiceListObjectsProcedure:   RoleViewer,
 	pb.ControlServiceGetHistoryProcedure:    RoleViewer,
 	pb.ControlServiceQueryAuditProcedure:    RoleViewer,
 	pb.ControlServiceVerifyAuditProcedure:   RoleViewer,
@@ -25,6 +26,7 @@ var routes = map[string]Role{
 	pb.ControlServiceResumeProcedure:        RoleOperator,
 	pb.ControlServiceApproveProcedure:       RoleApprover,
 	pb.ControlServiceAcceptHistoryProcedure: RoleApprover,
+	pb.ControlServiceForgetProcedure:        RoleApprover,
 }
 
 // authorize decides about one call.

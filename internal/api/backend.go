@@ -16,11 +16,16 @@ type Viewer interface {
 	// Status returns the named applications, or all, sorted by name. A name that
 	// is not configured is reconciler.ErrUnknownApplication.
 	Status(apps ...string) ([]reconciler.Status, error)
-	Sources() []reconciler.SourceStatus
-	Targets() []reconciler.TargetStatus
 	// Changed tells that some status may have changed. It coalesces, and is
 	// closed when ctx ends.
 	Changed(ctx context.Context) <-chan struct{}
+}
+
+// Informer answers what is known of what applications use. Results are copies.
+type Informer interface {
+	Sources() []reconciler.SourceStatus
+	Targets() []reconciler.TargetStatus
+	PolicySets() []reconciler.PolicySetStatus
 }
 
 // Looker answers what is known of one application.
@@ -28,6 +33,13 @@ type Looker interface {
 	Plan(ctx context.Context, app string) (reconciler.PlanView, error)
 	// Object finds one object by its key or any part of it that names only one.
 	Object(ctx context.Context, app, ref string) (reconciler.ObjectView, error)
+	// Objects lists everything that the application desires, owns or left behind,
+	// sorted by key.
+	Objects(ctx context.Context, app string) ([]reconciler.ObjectSummary, error)
+}
+
+// Historian answers what happened to one application.
+type Historian interface {
 	// History returns at most limit revisions, newest first.
 	History(ctx context.Context, app string, limit int) ([]reconciler.HistoryEntry, error)
 }
@@ -51,13 +63,23 @@ type Steerer interface {
 	AcceptHistory(ctx context.Context, by, app, revision, why string) (source, accepted string, err error)
 }
 
+// Forgetter drops what was left behind from the inventory.
+type Forgetter interface {
+	// Forget drops the named objects that an application left behind, or all of
+	// them, without touching them, and returns their keys.
+	Forget(ctx context.Context, by, app string, objects []string, why string) ([]string, error)
+}
+
 // Backend is what the server asks; reconciler.Manager is one. All methods are
 // safe for concurrent use.
 type Backend interface {
 	Viewer
+	Informer
 	Looker
+	Historian
 	Stopper
 	Steerer
+	Forgetter
 }
 
 // Audit answers from the audit log.

@@ -12,7 +12,15 @@ import (
 	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
 
+	pb "github.com/gitopsd/gitopsd/api/gitopsd/v1alpha1"
 	"github.com/gitopsd/gitopsd/api/gitopsd/v1alpha1/gitopsdv1alpha1connect"
+)
+
+// How long a connection may be silent before the daemon is asked for a sign of
+// life, how long that may take, and how long one asked for anew.
+const (
+	pingAfter = 10 * time.Second
+	askAgain  = 2 * time.Second
 )
 
 // errRefused is what dialling a socket that nobody listens on gives.
@@ -40,6 +48,7 @@ func (e *DialError) Unwrap() []error { return []error{ErrNoDaemon, e.Err} }
 type Client struct {
 	gitopsdv1alpha1connect.ControlServiceClient
 	transport *http.Transport
+	socket    string
 }
 
 // Close drops the connections.
@@ -61,11 +70,44 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	}
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{DialContext: dial, Protocols: protocols}
+	transport := &http.Transport{
+		DialContext: dial, Protocols: protocols,
+		// A process that was stopped keeps its connections and answers no ping.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingAfter},
+	}
 	client := gitopsdv1alpha1connect.NewControlServiceClient(
 		&http.Client{Transport: transport}, "http://gitopsd",
 		connect.WithReadMaxBytes(MaxResponse), connect.WithSendMaxBytes(MaxRequest))
-	return &Client{ControlServiceClient: client, transport: transport}, nil
+	return &Client{ControlServiceClient: client, transport: transport, socket: socket}, nil
+}
+
+// Silence says what it means that a call ended without an answer of the daemon:
+// err when the daemon is there and was only slow, or did answer; a *DialError
+// when it cannot be reached any more. It asks the daemon, for 2 s at most.
+func (c *Client) Silence(err error) error {
+	var fromClient *connect.Error
+	if !errors.As(err, &fromClient) || connect.IsWireError(err) {
+		return err
+	}
+	switch fromClient.Code() {
+	case connect.CodeDeadlineExceeded, connect.CodeUnavailable, connect.CodeUnknown, connect.CodeInternal:
+	default:
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), askAgain)
+	defer cancel()
+	fresh, dialErr := Dial(ctx, c.socket) // the connection of the call may be what is broken
+	if dialErr != nil {
+		return dialErr
+	}
+	defer fresh.Close()
+	if _, infoErr := fresh.Info(ctx, connect.NewRequest(&pb.InfoRequest{})); infoErr == nil || connect.IsWireError(infoErr) {
+		return err
+	}
+	return &DialError{
+		Socket: c.socket, Err: errors.New("a process holds the socket and does not answer"),
+		Hint: "it may be stopped or stuck: see its state with systemctl status gitopsd or ps, and its log; continue it with kill -CONT, or restart it",
+	}
 }
 
 // noSocketError says in plain words that the file is not there.

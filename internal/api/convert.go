@@ -36,7 +36,7 @@ func applicationStatus(s *reconciler.Status, now time.Time) *pb.ApplicationStatu
 		f := &s.Failures[i]
 		out.Failures = append(out.Failures, &pb.Failure{
 			Key: f.Key.String(), Origin: f.Origin.String(), Message: f.Message, Class: f.Class.String(),
-			Since: stamp(f.Since), RetryAt: stamp(f.RetryAt),
+			Since: stamp(f.Since), RetryAt: stamp(f.RetryAt), Waits: f.Waits,
 		})
 	}
 	if s.Suspended != nil {
@@ -143,6 +143,13 @@ func presence(p plan.Presence) string {
 		return "Absent"
 	default:
 		return "Unknown"
+	}
+}
+
+func objectSummary(o *reconciler.ObjectSummary) *pb.ObjectSummary {
+	return &pb.ObjectSummary{
+		Key: o.Key.String(), Origin: o.Origin.String(), Locator: o.Locator, Desired: o.Desired, State: string(o.State),
+		Presence: presence(o.Presence), Health: string(o.Health), Problem: o.Problem,
 	}
 }
 

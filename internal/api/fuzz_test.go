@@ -19,6 +19,7 @@ type quiet struct{}
 func (quiet) Status(...string) ([]reconciler.Status, error) { return nil, nil }
 func (quiet) Sources() []reconciler.SourceStatus            { return nil }
 func (quiet) Targets() []reconciler.TargetStatus            { return nil }
+func (quiet) PolicySets() []reconciler.PolicySetStatus      { return nil }
 func (quiet) Changed(context.Context) <-chan struct{} {
 	ch := make(chan struct{})
 	close(ch)
@@ -29,6 +30,10 @@ func (quiet) Plan(context.Context, string) (reconciler.PlanView, error) {
 }
 func (quiet) Object(context.Context, string, string) (reconciler.ObjectView, error) {
 	return reconciler.ObjectView{}, nil
+}
+func (quiet) Objects(context.Context, string) ([]reconciler.ObjectSummary, error) { return nil, nil }
+func (quiet) Forget(context.Context, string, string, []string, string) ([]string, error) {
+	return nil, nil
 }
 func (quiet) History(context.Context, string, int) ([]reconciler.HistoryEntry, error) {
 	return nil, nil

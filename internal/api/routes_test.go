@@ -41,10 +41,10 @@ func TestEveryRouteHasARole(t *testing.T) {
 // TestAuthorize is the matrix of every call and every role (rows F-96, F-97).
 func TestAuthorize(t *testing.T) {
 	want := map[string]Role{
-		"Info": RoleViewer, "GetStatus": RoleViewer, "WatchStatus": RoleViewer, "GetPlan": RoleViewer, "GetObject": RoleViewer,
+		"Info": RoleViewer, "GetStatus": RoleViewer, "WatchStatus": RoleViewer, "GetPlan": RoleViewer, "GetObject": RoleViewer, "ListObjects": RoleViewer,
 		"GetHistory": RoleViewer, "QueryAudit": RoleViewer, "VerifyAudit": RoleViewer,
 		"Sync": RoleOperator, "Suspend": RoleOperator, "Resume": RoleOperator,
-		"Approve": RoleApprover, "AcceptHistory": RoleApprover,
+		"Approve": RoleApprover, "AcceptHistory": RoleApprover, "Forget": RoleApprover,
 	}
 	for _, p := range append(procedures(), "/gitopsd.v1alpha1.ControlService/Unknown") {
 		var name string

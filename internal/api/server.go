@@ -52,7 +52,7 @@ func NewHandler(backend Backend, options Options) http.Handler {
 	if options.WatchGap <= 0 {
 		options.WatchGap = 200 * time.Millisecond
 	}
-	s := &server{backend: backend, Options: options}
+	s := &server{backend: backend, Options: options, ledger: newLedger()}
 	_, handler := gitopsdv1alpha1connect.NewControlServiceHandler(s,
 		connect.WithInterceptors(authorizer{}, cleaner{}),
 		connect.WithReadMaxBytes(MaxRequest),
@@ -65,6 +65,7 @@ func NewHandler(backend Backend, options Options) http.Handler {
 type server struct {
 	Options
 	backend Backend
+	ledger  *ledger
 }
 
 var _ gitopsdv1alpha1connect.ControlServiceHandler = (*server)(nil)
@@ -90,6 +91,11 @@ func (s *server) Info(ctx context.Context, _ *connect.Request[pb.InfoRequest]) (
 	for _, t := range s.backend.Targets() {
 		res.Targets = append(res.Targets, &pb.TargetStatus{Name: t.Name, Breaker: t.Breaker, Error: t.Error, Since: stamp(t.Since)})
 	}
+	for _, p := range s.backend.PolicySets() {
+		res.PolicySets = append(res.PolicySets, &pb.PolicySetStatus{
+			Name: p.Name, Source: p.Source, Revision: p.Revision, Error: p.Error, Since: stamp(p.Since),
+		})
+	}
 	return connect.NewResponse(res), nil
 }
 
@@ -101,20 +107,31 @@ func (s *server) GetStatus(_ context.Context, req *connect.Request[pb.GetStatusR
 	return connect.NewResponse(&pb.GetStatusResponse{Applications: apps}), nil
 }
 
-func (s *server) status(names []string) ([]*pb.ApplicationStatus, error) {
+func checkNames(names []string) error {
 	if len(names) > maxNames {
-		return nil, invalid("%d applications are named (at most %d); name none to get all", len(names), maxNames)
+		return invalid("%d applications are named (at most %d); name none to get all", len(names), maxNames)
+	}
+	return nil
+}
+
+func (s *server) status(names []string) ([]*pb.ApplicationStatus, error) {
+	if err := checkNames(names); err != nil {
+		return nil, err
 	}
 	list, err := s.backend.Status(names...)
 	if err != nil {
 		return nil, toCode(err)
 	}
+	return s.converted(list), nil
+}
+
+func (s *server) converted(list []reconciler.Status) []*pb.ApplicationStatus {
 	now := s.Now()
 	out := make([]*pb.ApplicationStatus, len(list))
 	for i := range list {
 		out[i] = applicationStatus(&list[i], now)
 	}
-	return out, nil
+	return out
 }
 
 func (s *server) WatchStatus(ctx context.Context, req *connect.Request[pb.WatchStatusRequest], stream *connect.ServerStream[pb.WatchStatusResponse]) error {
@@ -122,13 +139,17 @@ func (s *server) WatchStatus(ctx context.Context, req *connect.Request[pb.WatchS
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	changed := s.backend.Changed(ctx) // before the first look, so that no change is missed
+	cursor, first := req.Msg.Cursor, true
 	for {
-		apps, err := s.status(req.Msg.Applications)
+		msg, err := s.news(req.Msg.Applications, cursor)
 		if err != nil {
 			return err
 		}
-		if err := stream.Send(&pb.WatchStatusResponse{Applications: apps}); err != nil {
-			return err
+		if cursor = msg.Cursor; first || len(msg.Applications)+len(msg.Removed) > 0 {
+			if err := stream.Send(msg); err != nil {
+				return err
+			}
+			first = false
 		}
 		if !pause(ctx, s.WatchGap) {
 			return nil

@@ -140,6 +140,20 @@ func (s *server) AcceptHistory(ctx context.Context, req *connect.Request[pb.Acce
 	return connect.NewResponse(&pb.AcceptHistoryResponse{Source: source, Revision: accepted}), nil
 }
 
+func (s *server) Forget(ctx context.Context, req *connect.Request[pb.ForgetRequest]) (*connect.Response[pb.ForgetResponse], error) {
+	if err := checkReason(req.Msg.Why); err != nil {
+		return nil, err
+	}
+	if req.Msg.Application == "" || len(req.Msg.Objects) > maxNames {
+		return nil, invalid("name an application, and at most %d of its objects; none means all that were left behind", maxNames)
+	}
+	keys, err := s.backend.Forget(ctx, caller(ctx), req.Msg.Application, req.Msg.Objects, req.Msg.Why)
+	if err != nil {
+		return nil, toCode(err)
+	}
+	return connect.NewResponse(&pb.ForgetResponse{Objects: keys}), nil
+}
+
 func (s *server) GetPlan(ctx context.Context, req *connect.Request[pb.GetPlanRequest]) (*connect.Response[pb.GetPlanResponse], error) {
 	view, err := s.backend.Plan(ctx, req.Msg.Application)
 	if err != nil {
@@ -173,6 +187,18 @@ func (s *server) GetObject(ctx context.Context, req *connect.Request[pb.GetObjec
 	res, err := objectView(&view)
 	if err != nil {
 		return nil, toCode(err)
+	}
+	return connect.NewResponse(res), nil
+}
+
+func (s *server) ListObjects(ctx context.Context, req *connect.Request[pb.ListObjectsRequest]) (*connect.Response[pb.ListObjectsResponse], error) {
+	list, err := s.backend.Objects(ctx, req.Msg.Application)
+	if err != nil {
+		return nil, toCode(err)
+	}
+	res := &pb.ListObjectsResponse{Objects: make([]*pb.ObjectSummary, len(list))}
+	for i := range list {
+		res.Objects[i] = objectSummary(&list[i])
 	}
 	return connect.NewResponse(res), nil
 }

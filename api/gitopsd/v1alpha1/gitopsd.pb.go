@@ -73,6 +73,7 @@ type InfoResponse struct {
 	Targets       []*TargetStatus        `protobuf:"bytes,6,rep,name=targets,proto3" json:"targets,omitempty"`
 	Principal     string                 `protobuf:"bytes,7,opt,name=principal,proto3" json:"principal,omitempty"` // who the daemon takes the caller for
 	Role          string                 `protobuf:"bytes,8,opt,name=role,proto3" json:"role,omitempty"`
+	PolicySets    []*PolicySetStatus     `protobuf:"bytes,9,rep,name=policy_sets,json=policySets,proto3" json:"policy_sets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -161,6 +162,13 @@ func (x *InfoResponse) GetRole() string {
 		return x.Role
 	}
 	return ""
+}
+
+func (x *InfoResponse) GetPolicySets() []*PolicySetStatus {
+	if x != nil {
+		return x.PolicySets
+	}
+	return nil
 }
 
 type SourceStatus struct {
@@ -315,6 +323,82 @@ func (x *TargetStatus) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
+type PolicySetStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Source        string                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`     // "" when it is read from this host
+	Revision      string                 `protobuf:"bytes,3,opt,name=revision,proto3" json:"revision,omitempty"` // newest one that was tried
+	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`       // why it does not load; what it was before judges what runs, new revisions wait
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`       // of the error
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicySetStatus) Reset() {
+	*x = PolicySetStatus{}
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicySetStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicySetStatus) ProtoMessage() {}
+
+func (x *PolicySetStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicySetStatus.ProtoReflect.Descriptor instead.
+func (*PolicySetStatus) Descriptor() ([]byte, []int) {
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PolicySetStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PolicySetStatus) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *PolicySetStatus) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *PolicySetStatus) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *PolicySetStatus) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 type GetStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Applications  []string               `protobuf:"bytes,1,rep,name=applications,proto3" json:"applications,omitempty"`
@@ -324,7 +408,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[4]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -336,7 +420,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[4]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -349,7 +433,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{4}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetStatusRequest) GetApplications() []string {
@@ -368,7 +452,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[5]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -380,7 +464,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[5]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -393,7 +477,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{5}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetStatusResponse) GetApplications() []*ApplicationStatus {
@@ -406,13 +490,14 @@ func (x *GetStatusResponse) GetApplications() []*ApplicationStatus {
 type WatchStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Applications  []string               `protobuf:"bytes,1,rep,name=applications,proto3" json:"applications,omitempty"`
+	Cursor        string                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"` // of the last message that was received; "" asks for everything
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchStatusRequest) Reset() {
 	*x = WatchStatusRequest{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[6]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -424,7 +509,7 @@ func (x *WatchStatusRequest) String() string {
 func (*WatchStatusRequest) ProtoMessage() {}
 
 func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[6]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -437,7 +522,7 @@ func (x *WatchStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusRequest.ProtoReflect.Descriptor instead.
 func (*WatchStatusRequest) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{6}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WatchStatusRequest) GetApplications() []string {
@@ -447,16 +532,26 @@ func (x *WatchStatusRequest) GetApplications() []string {
 	return nil
 }
 
+func (x *WatchStatusRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
 type WatchStatusResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Applications  []*ApplicationStatus   `protobuf:"bytes,1,rep,name=applications,proto3" json:"applications,omitempty"`
+	Applications  []*ApplicationStatus   `protobuf:"bytes,1,rep,name=applications,proto3" json:"applications,omitempty"` // those that changed
+	Cursor        string                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Full          bool                   `protobuf:"varint,3,opt,name=full,proto3" json:"full,omitempty"`      // applications is everything: what is not in it is gone
+	Removed       []string               `protobuf:"bytes,4,rep,name=removed,proto3" json:"removed,omitempty"` // applications that are gone since the message before
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchStatusResponse) Reset() {
 	*x = WatchStatusResponse{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[7]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +563,7 @@ func (x *WatchStatusResponse) String() string {
 func (*WatchStatusResponse) ProtoMessage() {}
 
 func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[7]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,12 +576,33 @@ func (x *WatchStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchStatusResponse.ProtoReflect.Descriptor instead.
 func (*WatchStatusResponse) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{7}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WatchStatusResponse) GetApplications() []*ApplicationStatus {
 	if x != nil {
 		return x.Applications
+	}
+	return nil
+}
+
+func (x *WatchStatusResponse) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *WatchStatusResponse) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *WatchStatusResponse) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
 	}
 	return nil
 }
@@ -520,7 +636,7 @@ type ApplicationStatus struct {
 
 func (x *ApplicationStatus) Reset() {
 	*x = ApplicationStatus{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[8]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +648,7 @@ func (x *ApplicationStatus) String() string {
 func (*ApplicationStatus) ProtoMessage() {}
 
 func (x *ApplicationStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[8]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +661,7 @@ func (x *ApplicationStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplicationStatus.ProtoReflect.Descriptor instead.
 func (*ApplicationStatus) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{8}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ApplicationStatus) GetApplication() string {
@@ -707,7 +823,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[9]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +835,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[9]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +848,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{9}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Commit) GetId() string {
@@ -779,7 +895,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[10]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +907,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[10]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +920,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{10}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Candidate) GetRevision() string {
@@ -874,7 +990,7 @@ type Gate struct {
 
 func (x *Gate) Reset() {
 	*x = Gate{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[11]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +1002,7 @@ func (x *Gate) String() string {
 func (*Gate) ProtoMessage() {}
 
 func (x *Gate) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[11]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +1015,7 @@ func (x *Gate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gate.ProtoReflect.Descriptor instead.
 func (*Gate) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{11}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Gate) GetKind() string {
@@ -933,7 +1049,7 @@ type GatedChange struct {
 
 func (x *GatedChange) Reset() {
 	*x = GatedChange{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[12]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1061,7 @@ func (x *GatedChange) String() string {
 func (*GatedChange) ProtoMessage() {}
 
 func (x *GatedChange) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[12]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1074,7 @@ func (x *GatedChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatedChange.ProtoReflect.Descriptor instead.
 func (*GatedChange) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{12}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GatedChange) GetKey() string {
@@ -986,7 +1102,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[13]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1114,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[13]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1127,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{13}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Finding) GetRule() string {
@@ -1048,7 +1164,7 @@ type ObjectCounts struct {
 
 func (x *ObjectCounts) Reset() {
 	*x = ObjectCounts{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[14]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1176,7 @@ func (x *ObjectCounts) String() string {
 func (*ObjectCounts) ProtoMessage() {}
 
 func (x *ObjectCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[14]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1189,7 @@ func (x *ObjectCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectCounts.ProtoReflect.Descriptor instead.
 func (*ObjectCounts) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{14}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ObjectCounts) GetDesired() int32 {
@@ -1126,7 +1242,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[15]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1254,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[15]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1267,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{15}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Counts) GetCreate() int32 {
@@ -1218,7 +1334,7 @@ type DriftedField struct {
 
 func (x *DriftedField) Reset() {
 	*x = DriftedField{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[16]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1346,7 @@ func (x *DriftedField) String() string {
 func (*DriftedField) ProtoMessage() {}
 
 func (x *DriftedField) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[16]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1359,7 @@ func (x *DriftedField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DriftedField.ProtoReflect.Descriptor instead.
 func (*DriftedField) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{16}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DriftedField) GetKey() string {
@@ -1309,7 +1425,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[17]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1437,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[17]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1450,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{17}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FieldChange) GetPath() string {
@@ -1380,13 +1496,14 @@ type Failure struct {
 	Class         string                 `protobuf:"bytes,4,opt,name=class,proto3" json:"class,omitempty"`
 	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
 	RetryAt       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=retry_at,json=retryAt,proto3" json:"retry_at,omitempty"`
+	Waits         bool                   `protobuf:"varint,7,opt,name=waits,proto3" json:"waits,omitempty"` // nothing went wrong: it was not tried, and the message says what it waits for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[18]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +1515,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[18]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +1528,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{18}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Failure) GetKey() string {
@@ -1456,6 +1573,13 @@ func (x *Failure) GetRetryAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Failure) GetWaits() bool {
+	if x != nil {
+		return x.Waits
+	}
+	return false
+}
+
 type Suspension struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	By            string                 `protobuf:"bytes,1,opt,name=by,proto3" json:"by,omitempty"`
@@ -1468,7 +1592,7 @@ type Suspension struct {
 
 func (x *Suspension) Reset() {
 	*x = Suspension{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[19]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1604,7 @@ func (x *Suspension) String() string {
 func (*Suspension) ProtoMessage() {}
 
 func (x *Suspension) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[19]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1617,7 @@ func (x *Suspension) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspension.ProtoReflect.Descriptor instead.
 func (*Suspension) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{19}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Suspension) GetBy() string {
@@ -1533,7 +1657,7 @@ type GetPlanRequest struct {
 
 func (x *GetPlanRequest) Reset() {
 	*x = GetPlanRequest{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[20]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1669,7 @@ func (x *GetPlanRequest) String() string {
 func (*GetPlanRequest) ProtoMessage() {}
 
 func (x *GetPlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[20]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1682,7 @@ func (x *GetPlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlanRequest.ProtoReflect.Descriptor instead.
 func (*GetPlanRequest) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{20}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetPlanRequest) GetApplication() string {
@@ -1581,7 +1705,7 @@ type GetPlanResponse struct {
 
 func (x *GetPlanResponse) Reset() {
 	*x = GetPlanResponse{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[21]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1717,7 @@ func (x *GetPlanResponse) String() string {
 func (*GetPlanResponse) ProtoMessage() {}
 
 func (x *GetPlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[21]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1730,7 @@ func (x *GetPlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlanResponse.ProtoReflect.Descriptor instead.
 func (*GetPlanResponse) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{21}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetPlanResponse) GetRevision() string {
@@ -1654,7 +1778,7 @@ type GetObjectRequest struct {
 
 func (x *GetObjectRequest) Reset() {
 	*x = GetObjectRequest{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[22]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1790,7 @@ func (x *GetObjectRequest) String() string {
 func (*GetObjectRequest) ProtoMessage() {}
 
 func (x *GetObjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[22]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1803,7 @@ func (x *GetObjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetObjectRequest.ProtoReflect.Descriptor instead.
 func (*GetObjectRequest) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{22}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetObjectRequest) GetApplication() string {
@@ -1714,7 +1838,7 @@ type GetObjectResponse struct {
 
 func (x *GetObjectResponse) Reset() {
 	*x = GetObjectResponse{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[23]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1850,7 @@ func (x *GetObjectResponse) String() string {
 func (*GetObjectResponse) ProtoMessage() {}
 
 func (x *GetObjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[23]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1863,7 @@ func (x *GetObjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetObjectResponse.ProtoReflect.Descriptor instead.
 func (*GetObjectResponse) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{23}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetObjectResponse) GetKey() string {
@@ -1812,6 +1936,194 @@ func (x *GetObjectResponse) GetFields() []*FieldChange {
 	return nil
 }
 
+type ListObjectsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Application   string                 `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListObjectsRequest) Reset() {
+	*x = ListObjectsRequest{}
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListObjectsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListObjectsRequest) ProtoMessage() {}
+
+func (x *ListObjectsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListObjectsRequest.ProtoReflect.Descriptor instead.
+func (*ListObjectsRequest) Descriptor() ([]byte, []int) {
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListObjectsRequest) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+type ListObjectsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Objects       []*ObjectSummary       `protobuf:"bytes,1,rep,name=objects,proto3" json:"objects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListObjectsResponse) Reset() {
+	*x = ListObjectsResponse{}
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListObjectsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListObjectsResponse) ProtoMessage() {}
+
+func (x *ListObjectsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListObjectsResponse.ProtoReflect.Descriptor instead.
+func (*ListObjectsResponse) Descriptor() ([]byte, []int) {
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListObjectsResponse) GetObjects() []*ObjectSummary {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+type ObjectSummary struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Origin        string                 `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"` // "" when it is not desired and its origin is not on record
+	Locator       string                 `protobuf:"bytes,3,opt,name=locator,proto3" json:"locator,omitempty"`
+	Desired       bool                   `protobuf:"varint,4,opt,name=desired,proto3" json:"desired,omitempty"`
+	State         string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`       // of the inventory entry: Pending, Owned, Deleting, Orphaned; "" when it is not owned
+	Presence      string                 `protobuf:"bytes,6,opt,name=presence,proto3" json:"presence,omitempty"` // Present, Absent, Unknown
+	Health        string                 `protobuf:"bytes,7,opt,name=health,proto3" json:"health,omitempty"`     // "" when it is not known to be there
+	Problem       string                 `protobuf:"bytes,8,opt,name=problem,proto3" json:"problem,omitempty"`   // why it is not as desired: a failure, a wait, drift; "" when it is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObjectSummary) Reset() {
+	*x = ObjectSummary{}
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObjectSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObjectSummary) ProtoMessage() {}
+
+func (x *ObjectSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObjectSummary.ProtoReflect.Descriptor instead.
+func (*ObjectSummary) Descriptor() ([]byte, []int) {
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ObjectSummary) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ObjectSummary) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *ObjectSummary) GetLocator() string {
+	if x != nil {
+		return x.Locator
+	}
+	return ""
+}
+
+func (x *ObjectSummary) GetDesired() bool {
+	if x != nil {
+		return x.Desired
+	}
+	return false
+}
+
+func (x *ObjectSummary) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ObjectSummary) GetPresence() string {
+	if x != nil {
+		return x.Presence
+	}
+	return ""
+}
+
+func (x *ObjectSummary) GetHealth() string {
+	if x != nil {
+		return x.Health
+	}
+	return ""
+}
+
+func (x *ObjectSummary) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 type GetHistoryRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Application   string                 `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
@@ -1822,7 +2134,7 @@ type GetHistoryRequest struct {
 
 func (x *GetHistoryRequest) Reset() {
 	*x = GetHistoryRequest{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[24]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +2146,7 @@ func (x *GetHistoryRequest) String() string {
 func (*GetHistoryRequest) ProtoMessage() {}
 
 func (x *GetHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[24]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +2159,7 @@ func (x *GetHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHistoryRequest.ProtoReflect.Descriptor instead.
 func (*GetHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{24}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetHistoryRequest) GetApplication() string {
@@ -1873,7 +2185,7 @@ type GetHistoryResponse struct {
 
 func (x *GetHistoryResponse) Reset() {
 	*x = GetHistoryResponse{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[25]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2197,7 @@ func (x *GetHistoryResponse) String() string {
 func (*GetHistoryResponse) ProtoMessage() {}
 
 func (x *GetHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[25]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2210,7 @@ func (x *GetHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHistoryResponse.ProtoReflect.Descriptor instead.
 func (*GetHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{25}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetHistoryResponse) GetEntries() []*HistoryEntry {
@@ -1925,7 +2237,7 @@ type HistoryEntry struct {
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[26]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +2249,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[26]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +2262,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{26}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *HistoryEntry) GetSeq() uint64 {
@@ -2027,7 +2339,7 @@ type QueryAuditRequest struct {
 
 func (x *QueryAuditRequest) Reset() {
 	*x = QueryAuditRequest{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[27]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2351,7 @@ func (x *QueryAuditRequest) String() string {
 func (*QueryAuditRequest) ProtoMessage() {}
 
 func (x *QueryAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[27]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2364,7 @@ func (x *QueryAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryAuditRequest.ProtoReflect.Descriptor instead.
 func (*QueryAuditRequest) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{27}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *QueryAuditRequest) GetApplication() string {
@@ -2085,7 +2397,7 @@ type QueryAuditResponse struct {
 
 func (x *QueryAuditResponse) Reset() {
 	*x = QueryAuditResponse{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[28]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2409,7 @@ func (x *QueryAuditResponse) String() string {
 func (*QueryAuditResponse) ProtoMessage() {}
 
 func (x *QueryAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[28]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2422,7 @@ func (x *QueryAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryAuditResponse.ProtoReflect.Descriptor instead.
 func (*QueryAuditResponse) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{28}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *QueryAuditResponse) GetRecords() []*AuditRecord {
@@ -2136,7 +2448,7 @@ type AuditRecord struct {
 
 func (x *AuditRecord) Reset() {
 	*x = AuditRecord{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[29]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2460,7 @@ func (x *AuditRecord) String() string {
 func (*AuditRecord) ProtoMessage() {}
 
 func (x *AuditRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[29]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2473,7 @@ func (x *AuditRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
 func (*AuditRecord) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{29}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AuditRecord) GetSeq() uint64 {
@@ -2228,7 +2540,7 @@ type VerifyAuditRequest struct {
 
 func (x *VerifyAuditRequest) Reset() {
 	*x = VerifyAuditRequest{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[30]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2552,7 @@ func (x *VerifyAuditRequest) String() string {
 func (*VerifyAuditRequest) ProtoMessage() {}
 
 func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[30]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2565,7 @@ func (x *VerifyAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAuditRequest.ProtoReflect.Descriptor instead.
 func (*VerifyAuditRequest) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{30}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{34}
 }
 
 type VerifyAuditResponse struct {
@@ -2267,7 +2579,7 @@ type VerifyAuditResponse struct {
 
 func (x *VerifyAuditResponse) Reset() {
 	*x = VerifyAuditResponse{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[31]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2591,7 @@ func (x *VerifyAuditResponse) String() string {
 func (*VerifyAuditResponse) ProtoMessage() {}
 
 func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[31]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2604,7 @@ func (x *VerifyAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyAuditResponse.ProtoReflect.Descriptor instead.
 func (*VerifyAuditResponse) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{31}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *VerifyAuditResponse) GetRecords() uint64 {
@@ -2326,7 +2638,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[32]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2650,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[32]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2663,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{32}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SyncRequest) GetApplication() string {
@@ -2377,7 +2689,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[33]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2701,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[33]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2714,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{33}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SyncResponse) GetApplications() []*ApplicationStatus {
@@ -2424,7 +2736,7 @@ type SuspendRequest struct {
 
 func (x *SuspendRequest) Reset() {
 	*x = SuspendRequest{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[34]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2748,7 @@ func (x *SuspendRequest) String() string {
 func (*SuspendRequest) ProtoMessage() {}
 
 func (x *SuspendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[34]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2761,7 @@ func (x *SuspendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendRequest.ProtoReflect.Descriptor instead.
 func (*SuspendRequest) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{34}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SuspendRequest) GetApplication() string {
@@ -2489,7 +2801,7 @@ type SuspendResponse struct {
 
 func (x *SuspendResponse) Reset() {
 	*x = SuspendResponse{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[35]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2813,7 @@ func (x *SuspendResponse) String() string {
 func (*SuspendResponse) ProtoMessage() {}
 
 func (x *SuspendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[35]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2826,7 @@ func (x *SuspendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendResponse.ProtoReflect.Descriptor instead.
 func (*SuspendResponse) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{35}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SuspendResponse) GetApplications() []string {
@@ -2535,7 +2847,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[36]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2859,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[36]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2872,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{36}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ResumeRequest) GetApplication() string {
@@ -2593,7 +2905,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[37]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2605,7 +2917,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[37]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2618,7 +2930,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{37}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ResumeResponse) GetApplications() []string {
@@ -2640,7 +2952,7 @@ type ApproveRequest struct {
 
 func (x *ApproveRequest) Reset() {
 	*x = ApproveRequest{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[38]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2964,7 @@ func (x *ApproveRequest) String() string {
 func (*ApproveRequest) ProtoMessage() {}
 
 func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[38]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2977,7 @@ func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRequest) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{38}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ApproveRequest) GetApplication() string {
@@ -2706,7 +3018,7 @@ type ApproveResponse struct {
 
 func (x *ApproveResponse) Reset() {
 	*x = ApproveResponse{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[39]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2718,7 +3030,7 @@ func (x *ApproveResponse) String() string {
 func (*ApproveResponse) ProtoMessage() {}
 
 func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[39]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2731,7 +3043,7 @@ func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveResponse.ProtoReflect.Descriptor instead.
 func (*ApproveResponse) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{39}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ApproveResponse) GetDigest() string {
@@ -2759,7 +3071,7 @@ type AcceptHistoryRequest struct {
 
 func (x *AcceptHistoryRequest) Reset() {
 	*x = AcceptHistoryRequest{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[40]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2771,7 +3083,7 @@ func (x *AcceptHistoryRequest) String() string {
 func (*AcceptHistoryRequest) ProtoMessage() {}
 
 func (x *AcceptHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[40]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2784,7 +3096,7 @@ func (x *AcceptHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptHistoryRequest.ProtoReflect.Descriptor instead.
 func (*AcceptHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{40}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AcceptHistoryRequest) GetApplication() string {
@@ -2818,7 +3130,7 @@ type AcceptHistoryResponse struct {
 
 func (x *AcceptHistoryResponse) Reset() {
 	*x = AcceptHistoryResponse{}
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[41]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2830,7 +3142,7 @@ func (x *AcceptHistoryResponse) String() string {
 func (*AcceptHistoryResponse) ProtoMessage() {}
 
 func (x *AcceptHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[41]
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2843,7 +3155,7 @@ func (x *AcceptHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptHistoryResponse.ProtoReflect.Descriptor instead.
 func (*AcceptHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{41}
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AcceptHistoryResponse) GetSource() string {
@@ -2860,12 +3172,116 @@ func (x *AcceptHistoryResponse) GetRevision() string {
 	return ""
 }
 
+type ForgetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Application   string                 `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
+	Objects       []string               `protobuf:"bytes,2,rep,name=objects,proto3" json:"objects,omitempty"` // keys, or any part of one that names one object; none means all that were left behind
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetRequest) Reset() {
+	*x = ForgetRequest{}
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetRequest) ProtoMessage() {}
+
+func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetRequest.ProtoReflect.Descriptor instead.
+func (*ForgetRequest) Descriptor() ([]byte, []int) {
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ForgetRequest) GetApplication() string {
+	if x != nil {
+		return x.Application
+	}
+	return ""
+}
+
+func (x *ForgetRequest) GetObjects() []string {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+func (x *ForgetRequest) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+type ForgetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Objects       []string               `protobuf:"bytes,1,rep,name=objects,proto3" json:"objects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetResponse) Reset() {
+	*x = ForgetResponse{}
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetResponse) ProtoMessage() {}
+
+func (x *ForgetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetResponse.ProtoReflect.Descriptor instead.
+func (*ForgetResponse) Descriptor() ([]byte, []int) {
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ForgetResponse) GetObjects() []string {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
 var File_gitopsd_v1alpha1_gitopsd_proto protoreflect.FileDescriptor
 
 const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"\n" +
 	"\x1egitopsd/v1alpha1/gitopsd.proto\x12\x10gitopsd.v1alpha1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"\r\n" +
-	"\vInfoRequest\"\xcc\x02\n" +
+	"\vInfoRequest\"\x90\x03\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x124\n" +
 	"\astarted\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12#\n" +
@@ -2874,7 +3290,9 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"\asources\x18\x05 \x03(\v2\x1e.gitopsd.v1alpha1.SourceStatusR\asources\x128\n" +
 	"\atargets\x18\x06 \x03(\v2\x1e.gitopsd.v1alpha1.TargetStatusR\atargets\x12\x1c\n" +
 	"\tprincipal\x18\a \x01(\tR\tprincipal\x12\x12\n" +
-	"\x04role\x18\b \x01(\tR\x04role\"\xe0\x01\n" +
+	"\x04role\x18\b \x01(\tR\x04role\x12B\n" +
+	"\vpolicy_sets\x18\t \x03(\v2!.gitopsd.v1alpha1.PolicySetStatusR\n" +
+	"policySets\"\xe0\x01\n" +
 	"\fSourceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x127\n" +
@@ -2886,15 +3304,25 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\abreaker\x18\x02 \x01(\tR\abreaker\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"6\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xa1\x01\n" +
+	"\x0fPolicySetStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\tR\x06source\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\tR\brevision\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"6\n" +
 	"\x10GetStatusRequest\x12\"\n" +
 	"\fapplications\x18\x01 \x03(\tR\fapplications\"\\\n" +
 	"\x11GetStatusResponse\x12G\n" +
-	"\fapplications\x18\x01 \x03(\v2#.gitopsd.v1alpha1.ApplicationStatusR\fapplications\"8\n" +
+	"\fapplications\x18\x01 \x03(\v2#.gitopsd.v1alpha1.ApplicationStatusR\fapplications\"P\n" +
 	"\x12WatchStatusRequest\x12\"\n" +
-	"\fapplications\x18\x01 \x03(\tR\fapplications\"^\n" +
+	"\fapplications\x18\x01 \x03(\tR\fapplications\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\"\xa4\x01\n" +
 	"\x13WatchStatusResponse\x12G\n" +
-	"\fapplications\x18\x01 \x03(\v2#.gitopsd.v1alpha1.ApplicationStatusR\fapplications\"\xe6\x06\n" +
+	"\fapplications\x18\x01 \x03(\v2#.gitopsd.v1alpha1.ApplicationStatusR\fapplications\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x12\n" +
+	"\x04full\x18\x03 \x01(\bR\x04full\x12\x18\n" +
+	"\aremoved\x18\x04 \x03(\tR\aremoved\"\xe6\x06\n" +
 	"\x11ApplicationStatus\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -2974,14 +3402,15 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"beforeJson\x12\x1d\n" +
 	"\n" +
 	"after_json\x18\x04 \x01(\tR\tafterJson\x12\x14\n" +
-	"\x05cause\x18\x05 \x01(\tR\x05cause\"\xcc\x01\n" +
+	"\x05cause\x18\x05 \x01(\tR\x05cause\"\xe2\x01\n" +
 	"\aFailure\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
 	"\x06origin\x18\x02 \x01(\tR\x06origin\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x14\n" +
 	"\x05class\x18\x04 \x01(\tR\x05class\x120\n" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x125\n" +
-	"\bretry_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\"\x8c\x01\n" +
+	"\bretry_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\x12\x14\n" +
+	"\x05waits\x18\a \x01(\bR\x05waits\"\x8c\x01\n" +
 	"\n" +
 	"Suspension\x12\x0e\n" +
 	"\x02by\x18\x01 \x01(\tR\x02by\x12\x10\n" +
@@ -3011,7 +3440,20 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"observedAt\x12\x14\n" +
 	"\x05state\x18\t \x01(\tR\x05state\x125\n" +
 	"\x06fields\x18\n" +
-	" \x03(\v2\x1d.gitopsd.v1alpha1.FieldChangeR\x06fields\"K\n" +
+	" \x03(\v2\x1d.gitopsd.v1alpha1.FieldChangeR\x06fields\"6\n" +
+	"\x12ListObjectsRequest\x12 \n" +
+	"\vapplication\x18\x01 \x01(\tR\vapplication\"P\n" +
+	"\x13ListObjectsResponse\x129\n" +
+	"\aobjects\x18\x01 \x03(\v2\x1f.gitopsd.v1alpha1.ObjectSummaryR\aobjects\"\xd1\x01\n" +
+	"\rObjectSummary\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
+	"\x06origin\x18\x02 \x01(\tR\x06origin\x12\x18\n" +
+	"\alocator\x18\x03 \x01(\tR\alocator\x12\x18\n" +
+	"\adesired\x18\x04 \x01(\bR\adesired\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12\x1a\n" +
+	"\bpresence\x18\x06 \x01(\tR\bpresence\x12\x16\n" +
+	"\x06health\x18\a \x01(\tR\x06health\x12\x18\n" +
+	"\aproblem\x18\b \x01(\tR\aproblem\"K\n" +
 	"\x11GetHistoryRequest\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x05R\x05limit\"N\n" +
@@ -3079,13 +3521,20 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"\x03why\x18\x03 \x01(\tR\x03why\"K\n" +
 	"\x15AcceptHistoryResponse\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\tR\brevision2\xd5\b\n" +
+	"\brevision\x18\x02 \x01(\tR\brevision\"]\n" +
+	"\rForgetRequest\x12 \n" +
+	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x18\n" +
+	"\aobjects\x18\x02 \x03(\tR\aobjects\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"*\n" +
+	"\x0eForgetResponse\x12\x18\n" +
+	"\aobjects\x18\x01 \x03(\tR\aobjects2\xfe\t\n" +
 	"\x0eControlService\x12E\n" +
 	"\x04Info\x12\x1d.gitopsd.v1alpha1.InfoRequest\x1a\x1e.gitopsd.v1alpha1.InfoResponse\x12T\n" +
 	"\tGetStatus\x12\".gitopsd.v1alpha1.GetStatusRequest\x1a#.gitopsd.v1alpha1.GetStatusResponse\x12\\\n" +
 	"\vWatchStatus\x12$.gitopsd.v1alpha1.WatchStatusRequest\x1a%.gitopsd.v1alpha1.WatchStatusResponse0\x01\x12N\n" +
 	"\aGetPlan\x12 .gitopsd.v1alpha1.GetPlanRequest\x1a!.gitopsd.v1alpha1.GetPlanResponse\x12T\n" +
-	"\tGetObject\x12\".gitopsd.v1alpha1.GetObjectRequest\x1a#.gitopsd.v1alpha1.GetObjectResponse\x12W\n" +
+	"\tGetObject\x12\".gitopsd.v1alpha1.GetObjectRequest\x1a#.gitopsd.v1alpha1.GetObjectResponse\x12Z\n" +
+	"\vListObjects\x12$.gitopsd.v1alpha1.ListObjectsRequest\x1a%.gitopsd.v1alpha1.ListObjectsResponse\x12W\n" +
 	"\n" +
 	"GetHistory\x12#.gitopsd.v1alpha1.GetHistoryRequest\x1a$.gitopsd.v1alpha1.GetHistoryResponse\x12W\n" +
 	"\n" +
@@ -3095,7 +3544,8 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"\aSuspend\x12 .gitopsd.v1alpha1.SuspendRequest\x1a!.gitopsd.v1alpha1.SuspendResponse\x12K\n" +
 	"\x06Resume\x12\x1f.gitopsd.v1alpha1.ResumeRequest\x1a .gitopsd.v1alpha1.ResumeResponse\x12N\n" +
 	"\aApprove\x12 .gitopsd.v1alpha1.ApproveRequest\x1a!.gitopsd.v1alpha1.ApproveResponse\x12`\n" +
-	"\rAcceptHistory\x12&.gitopsd.v1alpha1.AcceptHistoryRequest\x1a'.gitopsd.v1alpha1.AcceptHistoryResponseBAZ?github.com/gitopsd/gitopsd/api/gitopsd/v1alpha1;gitopsdv1alpha1b\x06proto3"
+	"\rAcceptHistory\x12&.gitopsd.v1alpha1.AcceptHistoryRequest\x1a'.gitopsd.v1alpha1.AcceptHistoryResponse\x12K\n" +
+	"\x06Forget\x12\x1f.gitopsd.v1alpha1.ForgetRequest\x1a .gitopsd.v1alpha1.ForgetResponseBAZ?github.com/gitopsd/gitopsd/api/gitopsd/v1alpha1;gitopsdv1alpha1b\x06proto3"
 
 var (
 	file_gitopsd_v1alpha1_gitopsd_proto_rawDescOnce sync.Once
@@ -3109,128 +3559,141 @@ func file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP() []byte {
 	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescData
 }
 
-var file_gitopsd_v1alpha1_gitopsd_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_gitopsd_v1alpha1_gitopsd_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_gitopsd_v1alpha1_gitopsd_proto_goTypes = []any{
 	(*InfoRequest)(nil),           // 0: gitopsd.v1alpha1.InfoRequest
 	(*InfoResponse)(nil),          // 1: gitopsd.v1alpha1.InfoResponse
 	(*SourceStatus)(nil),          // 2: gitopsd.v1alpha1.SourceStatus
 	(*TargetStatus)(nil),          // 3: gitopsd.v1alpha1.TargetStatus
-	(*GetStatusRequest)(nil),      // 4: gitopsd.v1alpha1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 5: gitopsd.v1alpha1.GetStatusResponse
-	(*WatchStatusRequest)(nil),    // 6: gitopsd.v1alpha1.WatchStatusRequest
-	(*WatchStatusResponse)(nil),   // 7: gitopsd.v1alpha1.WatchStatusResponse
-	(*ApplicationStatus)(nil),     // 8: gitopsd.v1alpha1.ApplicationStatus
-	(*Commit)(nil),                // 9: gitopsd.v1alpha1.Commit
-	(*Candidate)(nil),             // 10: gitopsd.v1alpha1.Candidate
-	(*Gate)(nil),                  // 11: gitopsd.v1alpha1.Gate
-	(*GatedChange)(nil),           // 12: gitopsd.v1alpha1.GatedChange
-	(*Finding)(nil),               // 13: gitopsd.v1alpha1.Finding
-	(*ObjectCounts)(nil),          // 14: gitopsd.v1alpha1.ObjectCounts
-	(*Counts)(nil),                // 15: gitopsd.v1alpha1.Counts
-	(*DriftedField)(nil),          // 16: gitopsd.v1alpha1.DriftedField
-	(*FieldChange)(nil),           // 17: gitopsd.v1alpha1.FieldChange
-	(*Failure)(nil),               // 18: gitopsd.v1alpha1.Failure
-	(*Suspension)(nil),            // 19: gitopsd.v1alpha1.Suspension
-	(*GetPlanRequest)(nil),        // 20: gitopsd.v1alpha1.GetPlanRequest
-	(*GetPlanResponse)(nil),       // 21: gitopsd.v1alpha1.GetPlanResponse
-	(*GetObjectRequest)(nil),      // 22: gitopsd.v1alpha1.GetObjectRequest
-	(*GetObjectResponse)(nil),     // 23: gitopsd.v1alpha1.GetObjectResponse
-	(*GetHistoryRequest)(nil),     // 24: gitopsd.v1alpha1.GetHistoryRequest
-	(*GetHistoryResponse)(nil),    // 25: gitopsd.v1alpha1.GetHistoryResponse
-	(*HistoryEntry)(nil),          // 26: gitopsd.v1alpha1.HistoryEntry
-	(*QueryAuditRequest)(nil),     // 27: gitopsd.v1alpha1.QueryAuditRequest
-	(*QueryAuditResponse)(nil),    // 28: gitopsd.v1alpha1.QueryAuditResponse
-	(*AuditRecord)(nil),           // 29: gitopsd.v1alpha1.AuditRecord
-	(*VerifyAuditRequest)(nil),    // 30: gitopsd.v1alpha1.VerifyAuditRequest
-	(*VerifyAuditResponse)(nil),   // 31: gitopsd.v1alpha1.VerifyAuditResponse
-	(*SyncRequest)(nil),           // 32: gitopsd.v1alpha1.SyncRequest
-	(*SyncResponse)(nil),          // 33: gitopsd.v1alpha1.SyncResponse
-	(*SuspendRequest)(nil),        // 34: gitopsd.v1alpha1.SuspendRequest
-	(*SuspendResponse)(nil),       // 35: gitopsd.v1alpha1.SuspendResponse
-	(*ResumeRequest)(nil),         // 36: gitopsd.v1alpha1.ResumeRequest
-	(*ResumeResponse)(nil),        // 37: gitopsd.v1alpha1.ResumeResponse
-	(*ApproveRequest)(nil),        // 38: gitopsd.v1alpha1.ApproveRequest
-	(*ApproveResponse)(nil),       // 39: gitopsd.v1alpha1.ApproveResponse
-	(*AcceptHistoryRequest)(nil),  // 40: gitopsd.v1alpha1.AcceptHistoryRequest
-	(*AcceptHistoryResponse)(nil), // 41: gitopsd.v1alpha1.AcceptHistoryResponse
-	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
+	(*PolicySetStatus)(nil),       // 4: gitopsd.v1alpha1.PolicySetStatus
+	(*GetStatusRequest)(nil),      // 5: gitopsd.v1alpha1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 6: gitopsd.v1alpha1.GetStatusResponse
+	(*WatchStatusRequest)(nil),    // 7: gitopsd.v1alpha1.WatchStatusRequest
+	(*WatchStatusResponse)(nil),   // 8: gitopsd.v1alpha1.WatchStatusResponse
+	(*ApplicationStatus)(nil),     // 9: gitopsd.v1alpha1.ApplicationStatus
+	(*Commit)(nil),                // 10: gitopsd.v1alpha1.Commit
+	(*Candidate)(nil),             // 11: gitopsd.v1alpha1.Candidate
+	(*Gate)(nil),                  // 12: gitopsd.v1alpha1.Gate
+	(*GatedChange)(nil),           // 13: gitopsd.v1alpha1.GatedChange
+	(*Finding)(nil),               // 14: gitopsd.v1alpha1.Finding
+	(*ObjectCounts)(nil),          // 15: gitopsd.v1alpha1.ObjectCounts
+	(*Counts)(nil),                // 16: gitopsd.v1alpha1.Counts
+	(*DriftedField)(nil),          // 17: gitopsd.v1alpha1.DriftedField
+	(*FieldChange)(nil),           // 18: gitopsd.v1alpha1.FieldChange
+	(*Failure)(nil),               // 19: gitopsd.v1alpha1.Failure
+	(*Suspension)(nil),            // 20: gitopsd.v1alpha1.Suspension
+	(*GetPlanRequest)(nil),        // 21: gitopsd.v1alpha1.GetPlanRequest
+	(*GetPlanResponse)(nil),       // 22: gitopsd.v1alpha1.GetPlanResponse
+	(*GetObjectRequest)(nil),      // 23: gitopsd.v1alpha1.GetObjectRequest
+	(*GetObjectResponse)(nil),     // 24: gitopsd.v1alpha1.GetObjectResponse
+	(*ListObjectsRequest)(nil),    // 25: gitopsd.v1alpha1.ListObjectsRequest
+	(*ListObjectsResponse)(nil),   // 26: gitopsd.v1alpha1.ListObjectsResponse
+	(*ObjectSummary)(nil),         // 27: gitopsd.v1alpha1.ObjectSummary
+	(*GetHistoryRequest)(nil),     // 28: gitopsd.v1alpha1.GetHistoryRequest
+	(*GetHistoryResponse)(nil),    // 29: gitopsd.v1alpha1.GetHistoryResponse
+	(*HistoryEntry)(nil),          // 30: gitopsd.v1alpha1.HistoryEntry
+	(*QueryAuditRequest)(nil),     // 31: gitopsd.v1alpha1.QueryAuditRequest
+	(*QueryAuditResponse)(nil),    // 32: gitopsd.v1alpha1.QueryAuditResponse
+	(*AuditRecord)(nil),           // 33: gitopsd.v1alpha1.AuditRecord
+	(*VerifyAuditRequest)(nil),    // 34: gitopsd.v1alpha1.VerifyAuditRequest
+	(*VerifyAuditResponse)(nil),   // 35: gitopsd.v1alpha1.VerifyAuditResponse
+	(*SyncRequest)(nil),           // 36: gitopsd.v1alpha1.SyncRequest
+	(*SyncResponse)(nil),          // 37: gitopsd.v1alpha1.SyncResponse
+	(*SuspendRequest)(nil),        // 38: gitopsd.v1alpha1.SuspendRequest
+	(*SuspendResponse)(nil),       // 39: gitopsd.v1alpha1.SuspendResponse
+	(*ResumeRequest)(nil),         // 40: gitopsd.v1alpha1.ResumeRequest
+	(*ResumeResponse)(nil),        // 41: gitopsd.v1alpha1.ResumeResponse
+	(*ApproveRequest)(nil),        // 42: gitopsd.v1alpha1.ApproveRequest
+	(*ApproveResponse)(nil),       // 43: gitopsd.v1alpha1.ApproveResponse
+	(*AcceptHistoryRequest)(nil),  // 44: gitopsd.v1alpha1.AcceptHistoryRequest
+	(*AcceptHistoryResponse)(nil), // 45: gitopsd.v1alpha1.AcceptHistoryResponse
+	(*ForgetRequest)(nil),         // 46: gitopsd.v1alpha1.ForgetRequest
+	(*ForgetResponse)(nil),        // 47: gitopsd.v1alpha1.ForgetResponse
+	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
 }
 var file_gitopsd_v1alpha1_gitopsd_proto_depIdxs = []int32{
-	42, // 0: gitopsd.v1alpha1.InfoResponse.started:type_name -> google.protobuf.Timestamp
+	48, // 0: gitopsd.v1alpha1.InfoResponse.started:type_name -> google.protobuf.Timestamp
 	2,  // 1: gitopsd.v1alpha1.InfoResponse.sources:type_name -> gitopsd.v1alpha1.SourceStatus
 	3,  // 2: gitopsd.v1alpha1.InfoResponse.targets:type_name -> gitopsd.v1alpha1.TargetStatus
-	42, // 3: gitopsd.v1alpha1.SourceStatus.polled_at:type_name -> google.protobuf.Timestamp
-	42, // 4: gitopsd.v1alpha1.SourceStatus.next_poll:type_name -> google.protobuf.Timestamp
-	42, // 5: gitopsd.v1alpha1.TargetStatus.since:type_name -> google.protobuf.Timestamp
-	8,  // 6: gitopsd.v1alpha1.GetStatusResponse.applications:type_name -> gitopsd.v1alpha1.ApplicationStatus
-	8,  // 7: gitopsd.v1alpha1.WatchStatusResponse.applications:type_name -> gitopsd.v1alpha1.ApplicationStatus
-	9,  // 8: gitopsd.v1alpha1.ApplicationStatus.commit:type_name -> gitopsd.v1alpha1.Commit
-	10, // 9: gitopsd.v1alpha1.ApplicationStatus.candidate:type_name -> gitopsd.v1alpha1.Candidate
-	14, // 10: gitopsd.v1alpha1.ApplicationStatus.objects:type_name -> gitopsd.v1alpha1.ObjectCounts
-	42, // 11: gitopsd.v1alpha1.ApplicationStatus.observed_at:type_name -> google.protobuf.Timestamp
-	43, // 12: gitopsd.v1alpha1.ApplicationStatus.observation_age:type_name -> google.protobuf.Duration
-	42, // 13: gitopsd.v1alpha1.ApplicationStatus.synced_at:type_name -> google.protobuf.Timestamp
-	16, // 14: gitopsd.v1alpha1.ApplicationStatus.drift:type_name -> gitopsd.v1alpha1.DriftedField
-	18, // 15: gitopsd.v1alpha1.ApplicationStatus.failures:type_name -> gitopsd.v1alpha1.Failure
-	13, // 16: gitopsd.v1alpha1.ApplicationStatus.warnings:type_name -> gitopsd.v1alpha1.Finding
-	19, // 17: gitopsd.v1alpha1.ApplicationStatus.suspended:type_name -> gitopsd.v1alpha1.Suspension
-	42, // 18: gitopsd.v1alpha1.Commit.when:type_name -> google.protobuf.Timestamp
-	13, // 19: gitopsd.v1alpha1.Candidate.denied:type_name -> gitopsd.v1alpha1.Finding
-	11, // 20: gitopsd.v1alpha1.Candidate.gates:type_name -> gitopsd.v1alpha1.Gate
-	15, // 21: gitopsd.v1alpha1.Candidate.plan:type_name -> gitopsd.v1alpha1.Counts
-	42, // 22: gitopsd.v1alpha1.Candidate.since:type_name -> google.protobuf.Timestamp
-	12, // 23: gitopsd.v1alpha1.Gate.changes:type_name -> gitopsd.v1alpha1.GatedChange
-	17, // 24: gitopsd.v1alpha1.DriftedField.change:type_name -> gitopsd.v1alpha1.FieldChange
-	42, // 25: gitopsd.v1alpha1.DriftedField.first_seen:type_name -> google.protobuf.Timestamp
-	42, // 26: gitopsd.v1alpha1.Failure.since:type_name -> google.protobuf.Timestamp
-	42, // 27: gitopsd.v1alpha1.Failure.retry_at:type_name -> google.protobuf.Timestamp
-	42, // 28: gitopsd.v1alpha1.Suspension.at:type_name -> google.protobuf.Timestamp
-	42, // 29: gitopsd.v1alpha1.Suspension.until:type_name -> google.protobuf.Timestamp
-	42, // 30: gitopsd.v1alpha1.GetObjectResponse.observed_at:type_name -> google.protobuf.Timestamp
-	17, // 31: gitopsd.v1alpha1.GetObjectResponse.fields:type_name -> gitopsd.v1alpha1.FieldChange
-	26, // 32: gitopsd.v1alpha1.GetHistoryResponse.entries:type_name -> gitopsd.v1alpha1.HistoryEntry
-	9,  // 33: gitopsd.v1alpha1.HistoryEntry.commit:type_name -> gitopsd.v1alpha1.Commit
-	15, // 34: gitopsd.v1alpha1.HistoryEntry.counts:type_name -> gitopsd.v1alpha1.Counts
-	42, // 35: gitopsd.v1alpha1.HistoryEntry.started:type_name -> google.protobuf.Timestamp
-	42, // 36: gitopsd.v1alpha1.HistoryEntry.finished:type_name -> google.protobuf.Timestamp
-	29, // 37: gitopsd.v1alpha1.QueryAuditResponse.records:type_name -> gitopsd.v1alpha1.AuditRecord
-	42, // 38: gitopsd.v1alpha1.AuditRecord.at:type_name -> google.protobuf.Timestamp
-	8,  // 39: gitopsd.v1alpha1.SyncResponse.applications:type_name -> gitopsd.v1alpha1.ApplicationStatus
-	42, // 40: gitopsd.v1alpha1.SuspendRequest.until:type_name -> google.protobuf.Timestamp
-	43, // 41: gitopsd.v1alpha1.ApproveRequest.valid_for:type_name -> google.protobuf.Duration
-	42, // 42: gitopsd.v1alpha1.ApproveResponse.expires:type_name -> google.protobuf.Timestamp
-	0,  // 43: gitopsd.v1alpha1.ControlService.Info:input_type -> gitopsd.v1alpha1.InfoRequest
-	4,  // 44: gitopsd.v1alpha1.ControlService.GetStatus:input_type -> gitopsd.v1alpha1.GetStatusRequest
-	6,  // 45: gitopsd.v1alpha1.ControlService.WatchStatus:input_type -> gitopsd.v1alpha1.WatchStatusRequest
-	20, // 46: gitopsd.v1alpha1.ControlService.GetPlan:input_type -> gitopsd.v1alpha1.GetPlanRequest
-	22, // 47: gitopsd.v1alpha1.ControlService.GetObject:input_type -> gitopsd.v1alpha1.GetObjectRequest
-	24, // 48: gitopsd.v1alpha1.ControlService.GetHistory:input_type -> gitopsd.v1alpha1.GetHistoryRequest
-	27, // 49: gitopsd.v1alpha1.ControlService.QueryAudit:input_type -> gitopsd.v1alpha1.QueryAuditRequest
-	30, // 50: gitopsd.v1alpha1.ControlService.VerifyAudit:input_type -> gitopsd.v1alpha1.VerifyAuditRequest
-	32, // 51: gitopsd.v1alpha1.ControlService.Sync:input_type -> gitopsd.v1alpha1.SyncRequest
-	34, // 52: gitopsd.v1alpha1.ControlService.Suspend:input_type -> gitopsd.v1alpha1.SuspendRequest
-	36, // 53: gitopsd.v1alpha1.ControlService.Resume:input_type -> gitopsd.v1alpha1.ResumeRequest
-	38, // 54: gitopsd.v1alpha1.ControlService.Approve:input_type -> gitopsd.v1alpha1.ApproveRequest
-	40, // 55: gitopsd.v1alpha1.ControlService.AcceptHistory:input_type -> gitopsd.v1alpha1.AcceptHistoryRequest
-	1,  // 56: gitopsd.v1alpha1.ControlService.Info:output_type -> gitopsd.v1alpha1.InfoResponse
-	5,  // 57: gitopsd.v1alpha1.ControlService.GetStatus:output_type -> gitopsd.v1alpha1.GetStatusResponse
-	7,  // 58: gitopsd.v1alpha1.ControlService.WatchStatus:output_type -> gitopsd.v1alpha1.WatchStatusResponse
-	21, // 59: gitopsd.v1alpha1.ControlService.GetPlan:output_type -> gitopsd.v1alpha1.GetPlanResponse
-	23, // 60: gitopsd.v1alpha1.ControlService.GetObject:output_type -> gitopsd.v1alpha1.GetObjectResponse
-	25, // 61: gitopsd.v1alpha1.ControlService.GetHistory:output_type -> gitopsd.v1alpha1.GetHistoryResponse
-	28, // 62: gitopsd.v1alpha1.ControlService.QueryAudit:output_type -> gitopsd.v1alpha1.QueryAuditResponse
-	31, // 63: gitopsd.v1alpha1.ControlService.VerifyAudit:output_type -> gitopsd.v1alpha1.VerifyAuditResponse
-	33, // 64: gitopsd.v1alpha1.ControlService.Sync:output_type -> gitopsd.v1alpha1.SyncResponse
-	35, // 65: gitopsd.v1alpha1.ControlService.Suspend:output_type -> gitopsd.v1alpha1.SuspendResponse
-	37, // 66: gitopsd.v1alpha1.ControlService.Resume:output_type -> gitopsd.v1alpha1.ResumeResponse
-	39, // 67: gitopsd.v1alpha1.ControlService.Approve:output_type -> gitopsd.v1alpha1.ApproveResponse
-	41, // 68: gitopsd.v1alpha1.ControlService.AcceptHistory:output_type -> gitopsd.v1alpha1.AcceptHistoryResponse
-	56, // [56:69] is the sub-list for method output_type
-	43, // [43:56] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	4,  // 3: gitopsd.v1alpha1.InfoResponse.policy_sets:type_name -> gitopsd.v1alpha1.PolicySetStatus
+	48, // 4: gitopsd.v1alpha1.SourceStatus.polled_at:type_name -> google.protobuf.Timestamp
+	48, // 5: gitopsd.v1alpha1.SourceStatus.next_poll:type_name -> google.protobuf.Timestamp
+	48, // 6: gitopsd.v1alpha1.TargetStatus.since:type_name -> google.protobuf.Timestamp
+	48, // 7: gitopsd.v1alpha1.PolicySetStatus.since:type_name -> google.protobuf.Timestamp
+	9,  // 8: gitopsd.v1alpha1.GetStatusResponse.applications:type_name -> gitopsd.v1alpha1.ApplicationStatus
+	9,  // 9: gitopsd.v1alpha1.WatchStatusResponse.applications:type_name -> gitopsd.v1alpha1.ApplicationStatus
+	10, // 10: gitopsd.v1alpha1.ApplicationStatus.commit:type_name -> gitopsd.v1alpha1.Commit
+	11, // 11: gitopsd.v1alpha1.ApplicationStatus.candidate:type_name -> gitopsd.v1alpha1.Candidate
+	15, // 12: gitopsd.v1alpha1.ApplicationStatus.objects:type_name -> gitopsd.v1alpha1.ObjectCounts
+	48, // 13: gitopsd.v1alpha1.ApplicationStatus.observed_at:type_name -> google.protobuf.Timestamp
+	49, // 14: gitopsd.v1alpha1.ApplicationStatus.observation_age:type_name -> google.protobuf.Duration
+	48, // 15: gitopsd.v1alpha1.ApplicationStatus.synced_at:type_name -> google.protobuf.Timestamp
+	17, // 16: gitopsd.v1alpha1.ApplicationStatus.drift:type_name -> gitopsd.v1alpha1.DriftedField
+	19, // 17: gitopsd.v1alpha1.ApplicationStatus.failures:type_name -> gitopsd.v1alpha1.Failure
+	14, // 18: gitopsd.v1alpha1.ApplicationStatus.warnings:type_name -> gitopsd.v1alpha1.Finding
+	20, // 19: gitopsd.v1alpha1.ApplicationStatus.suspended:type_name -> gitopsd.v1alpha1.Suspension
+	48, // 20: gitopsd.v1alpha1.Commit.when:type_name -> google.protobuf.Timestamp
+	14, // 21: gitopsd.v1alpha1.Candidate.denied:type_name -> gitopsd.v1alpha1.Finding
+	12, // 22: gitopsd.v1alpha1.Candidate.gates:type_name -> gitopsd.v1alpha1.Gate
+	16, // 23: gitopsd.v1alpha1.Candidate.plan:type_name -> gitopsd.v1alpha1.Counts
+	48, // 24: gitopsd.v1alpha1.Candidate.since:type_name -> google.protobuf.Timestamp
+	13, // 25: gitopsd.v1alpha1.Gate.changes:type_name -> gitopsd.v1alpha1.GatedChange
+	18, // 26: gitopsd.v1alpha1.DriftedField.change:type_name -> gitopsd.v1alpha1.FieldChange
+	48, // 27: gitopsd.v1alpha1.DriftedField.first_seen:type_name -> google.protobuf.Timestamp
+	48, // 28: gitopsd.v1alpha1.Failure.since:type_name -> google.protobuf.Timestamp
+	48, // 29: gitopsd.v1alpha1.Failure.retry_at:type_name -> google.protobuf.Timestamp
+	48, // 30: gitopsd.v1alpha1.Suspension.at:type_name -> google.protobuf.Timestamp
+	48, // 31: gitopsd.v1alpha1.Suspension.until:type_name -> google.protobuf.Timestamp
+	48, // 32: gitopsd.v1alpha1.GetObjectResponse.observed_at:type_name -> google.protobuf.Timestamp
+	18, // 33: gitopsd.v1alpha1.GetObjectResponse.fields:type_name -> gitopsd.v1alpha1.FieldChange
+	27, // 34: gitopsd.v1alpha1.ListObjectsResponse.objects:type_name -> gitopsd.v1alpha1.ObjectSummary
+	30, // 35: gitopsd.v1alpha1.GetHistoryResponse.entries:type_name -> gitopsd.v1alpha1.HistoryEntry
+	10, // 36: gitopsd.v1alpha1.HistoryEntry.commit:type_name -> gitopsd.v1alpha1.Commit
+	16, // 37: gitopsd.v1alpha1.HistoryEntry.counts:type_name -> gitopsd.v1alpha1.Counts
+	48, // 38: gitopsd.v1alpha1.HistoryEntry.started:type_name -> google.protobuf.Timestamp
+	48, // 39: gitopsd.v1alpha1.HistoryEntry.finished:type_name -> google.protobuf.Timestamp
+	33, // 40: gitopsd.v1alpha1.QueryAuditResponse.records:type_name -> gitopsd.v1alpha1.AuditRecord
+	48, // 41: gitopsd.v1alpha1.AuditRecord.at:type_name -> google.protobuf.Timestamp
+	9,  // 42: gitopsd.v1alpha1.SyncResponse.applications:type_name -> gitopsd.v1alpha1.ApplicationStatus
+	48, // 43: gitopsd.v1alpha1.SuspendRequest.until:type_name -> google.protobuf.Timestamp
+	49, // 44: gitopsd.v1alpha1.ApproveRequest.valid_for:type_name -> google.protobuf.Duration
+	48, // 45: gitopsd.v1alpha1.ApproveResponse.expires:type_name -> google.protobuf.Timestamp
+	0,  // 46: gitopsd.v1alpha1.ControlService.Info:input_type -> gitopsd.v1alpha1.InfoRequest
+	5,  // 47: gitopsd.v1alpha1.ControlService.GetStatus:input_type -> gitopsd.v1alpha1.GetStatusRequest
+	7,  // 48: gitopsd.v1alpha1.ControlService.WatchStatus:input_type -> gitopsd.v1alpha1.WatchStatusRequest
+	21, // 49: gitopsd.v1alpha1.ControlService.GetPlan:input_type -> gitopsd.v1alpha1.GetPlanRequest
+	23, // 50: gitopsd.v1alpha1.ControlService.GetObject:input_type -> gitopsd.v1alpha1.GetObjectRequest
+	25, // 51: gitopsd.v1alpha1.ControlService.ListObjects:input_type -> gitopsd.v1alpha1.ListObjectsRequest
+	28, // 52: gitopsd.v1alpha1.ControlService.GetHistory:input_type -> gitopsd.v1alpha1.GetHistoryRequest
+	31, // 53: gitopsd.v1alpha1.ControlService.QueryAudit:input_type -> gitopsd.v1alpha1.QueryAuditRequest
+	34, // 54: gitopsd.v1alpha1.ControlService.VerifyAudit:input_type -> gitopsd.v1alpha1.VerifyAuditRequest
+	36, // 55: gitopsd.v1alpha1.ControlService.Sync:input_type -> gitopsd.v1alpha1.SyncRequest
+	38, // 56: gitopsd.v1alpha1.ControlService.Suspend:input_type -> gitopsd.v1alpha1.SuspendRequest
+	40, // 57: gitopsd.v1alpha1.ControlService.Resume:input_type -> gitopsd.v1alpha1.ResumeRequest
+	42, // 58: gitopsd.v1alpha1.ControlService.Approve:input_type -> gitopsd.v1alpha1.ApproveRequest
+	44, // 59: gitopsd.v1alpha1.ControlService.AcceptHistory:input_type -> gitopsd.v1alpha1.AcceptHistoryRequest
+	46, // 60: gitopsd.v1alpha1.ControlService.Forget:input_type -> gitopsd.v1alpha1.ForgetRequest
+	1,  // 61: gitopsd.v1alpha1.ControlService.Info:output_type -> gitopsd.v1alpha1.InfoResponse
+	6,  // 62: gitopsd.v1alpha1.ControlService.GetStatus:output_type -> gitopsd.v1alpha1.GetStatusResponse
+	8,  // 63: gitopsd.v1alpha1.ControlService.WatchStatus:output_type -> gitopsd.v1alpha1.WatchStatusResponse
+	22, // 64: gitopsd.v1alpha1.ControlService.GetPlan:output_type -> gitopsd.v1alpha1.GetPlanResponse
+	24, // 65: gitopsd.v1alpha1.ControlService.GetObject:output_type -> gitopsd.v1alpha1.GetObjectResponse
+	26, // 66: gitopsd.v1alpha1.ControlService.ListObjects:output_type -> gitopsd.v1alpha1.ListObjectsResponse
+	29, // 67: gitopsd.v1alpha1.ControlService.GetHistory:output_type -> gitopsd.v1alpha1.GetHistoryResponse
+	32, // 68: gitopsd.v1alpha1.ControlService.QueryAudit:output_type -> gitopsd.v1alpha1.QueryAuditResponse
+	35, // 69: gitopsd.v1alpha1.ControlService.VerifyAudit:output_type -> gitopsd.v1alpha1.VerifyAuditResponse
+	37, // 70: gitopsd.v1alpha1.ControlService.Sync:output_type -> gitopsd.v1alpha1.SyncResponse
+	39, // 71: gitopsd.v1alpha1.ControlService.Suspend:output_type -> gitopsd.v1alpha1.SuspendResponse
+	41, // 72: gitopsd.v1alpha1.ControlService.Resume:output_type -> gitopsd.v1alpha1.ResumeResponse
+	43, // 73: gitopsd.v1alpha1.ControlService.Approve:output_type -> gitopsd.v1alpha1.ApproveResponse
+	45, // 74: gitopsd.v1alpha1.ControlService.AcceptHistory:output_type -> gitopsd.v1alpha1.AcceptHistoryResponse
+	47, // 75: gitopsd.v1alpha1.ControlService.Forget:output_type -> gitopsd.v1alpha1.ForgetResponse
+	61, // [61:76] is the sub-list for method output_type
+	46, // [46:61] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_gitopsd_v1alpha1_gitopsd_proto_init() }
@@ -3244,7 +3707,7 @@ func file_gitopsd_v1alpha1_gitopsd_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gitopsd_v1alpha1_gitopsd_proto_rawDesc), len(file_gitopsd_v1alpha1_gitopsd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

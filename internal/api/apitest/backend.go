@@ -20,8 +20,10 @@ type Backend struct {
 	Apps    []reconciler.Status
 	Source  []reconciler.SourceStatus
 	Target  []reconciler.TargetStatus
+	Sets    []reconciler.PolicySetStatus
 	Plans   map[string]reconciler.PlanView
-	Objects map[string]reconciler.ObjectView
+	Views   map[string]reconciler.ObjectView
+	Listed  map[string][]reconciler.ObjectSummary
 	Past    map[string][]reconciler.HistoryEntry
 	Records []api.AuditRecord
 	Verdict api.AuditVerdict
@@ -98,11 +100,14 @@ func (b *Backend) Status(apps ...string) ([]reconciler.Status, error) {
 	}), b.Err
 }
 
-// Sources implements api.Viewer.
+// Sources implements api.Informer.
 func (b *Backend) Sources() []reconciler.SourceStatus { return b.Source }
 
-// Targets implements api.Viewer.
+// Targets implements api.Informer.
 func (b *Backend) Targets() []reconciler.TargetStatus { return b.Target }
+
+// PolicySets implements api.Informer.
+func (b *Backend) PolicySets() []reconciler.PolicySetStatus { return b.Sets }
 
 // Changed implements api.Viewer.
 func (b *Backend) Changed(ctx context.Context) <-chan struct{} {
@@ -129,7 +134,7 @@ func (b *Backend) Object(_ context.Context, app, ref string) (reconciler.ObjectV
 	if err := b.known(app); err != nil {
 		return reconciler.ObjectView{}, err
 	}
-	for key, view := range b.Objects {
+	for key, view := range b.Views {
 		if strings.Contains(key, ref) {
 			return view, nil
 		}
@@ -137,7 +142,12 @@ func (b *Backend) Object(_ context.Context, app, ref string) (reconciler.ObjectV
 	return reconciler.ObjectView{}, fmt.Errorf("%w %q in application %s", reconciler.ErrUnknownObject, ref, app)
 }
 
-// History implements api.Looker.
+// Objects implements api.Looker.
+func (b *Backend) Objects(_ context.Context, app string) ([]reconciler.ObjectSummary, error) {
+	return b.Listed[app], b.known(app)
+}
+
+// History implements api.Historian.
 func (b *Backend) History(_ context.Context, app string, limit int) ([]reconciler.HistoryEntry, error) {
 	past := b.Past[app]
 	return past[:min(limit, len(past))], b.known(app)
@@ -202,6 +212,18 @@ func (b *Backend) AcceptHistory(_ context.Context, by, app, revision, why string
 		return "", "", err
 	}
 	return "site", "8843d7f92416211de9ebb963ff4ce28125932878", b.note(by, "AcceptHistory %q revision=%q why=%q", app, revision, why)
+}
+
+// Forget implements api.Forgetter.
+func (b *Backend) Forget(_ context.Context, by, app string, objects []string, why string) ([]string, error) {
+	if err := b.known(app); err != nil {
+		return nil, err
+	}
+	left := objects
+	if len(left) == 0 {
+		left = []string{"host:host.gitopsd.io/File/left"}
+	}
+	return left, b.note(by, "Forget %q %v why=%q", app, objects, why)
 }
 
 // Query implements api.Audit.

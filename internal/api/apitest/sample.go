@@ -33,10 +33,12 @@ func Sample() *Backend {
 			{Name: "rules", Error: "source unavailable: connection refused", NextPoll: Now().Add(20 * time.Second)},
 			{Name: "site", Revision: good, PolledAt: Now().Add(-12 * time.Second), NextPoll: Now().Add(18 * time.Second)},
 		},
-		Target:  []reconciler.TargetStatus{{Name: "host", Breaker: "closed"}},
-		Plans:   map[string]reconciler.PlanView{"held": heldPlan(), "web": {Plan: &plan.Plan{Application: "web"}, Revision: good, At: Now()}},
-		Objects: map[string]reconciler.ObjectView{"host:host.gitopsd.io/File/motd": object()},
-		Past:    map[string][]reconciler.HistoryEntry{"web": past()},
+		Target: []reconciler.TargetStatus{{Name: "host", Breaker: "closed"}},
+		Sets:   []reconciler.PolicySetStatus{{Name: "guard", Source: "rules", Revision: bad, Error: "main.rego:1: unexpected eof", Since: Now().Add(-time.Minute)}},
+		Plans:  map[string]reconciler.PlanView{"held": heldPlan(), "web": {Plan: &plan.Plan{Application: "web"}, Revision: good, At: Now()}},
+		Views:  map[string]reconciler.ObjectView{"host:host.gitopsd.io/File/motd": object()},
+		Listed: map[string][]reconciler.ObjectSummary{"web": listed()},
+		Past:   map[string][]reconciler.HistoryEntry{"web": past()},
 		Records: []api.AuditRecord{
 			{Seq: 2, At: Now().Add(-time.Minute), Kind: "Suspended", Application: "old", Principal: "ana (uid 1000)", Message: "suspended: " + Hostile, Hash: "b1b2"},
 			{Seq: 1, At: Now().Add(-time.Hour), Kind: "RevisionAccepted", Application: "web", Message: "accepted", Data: json.RawMessage(`{"revision":"8843d7f"}`), Hash: "a1a2"},
@@ -69,6 +71,9 @@ func drifted() reconciler.Status {
 		Key: key("File", "site"), Origin: manifest.Origin{Path: "apps/drifted/site.yaml", Line: 3}, Message: "read-only file system",
 		Class: appliers.Retry, Since: Now().Add(-2 * time.Minute), RetryAt: Now().Add(30 * time.Second),
 	}}
+	s.Failures = append(s.Failures, reconciler.Failure{
+		Key: key("File", "waiting"), Message: "suspended; let it go on with: gitopsd resume drifted", Class: appliers.Wait, Waits: true,
+	})
 	s.Warnings = []policies.Finding{{Rule: "main.warn_owner", Msg: "no owner label", Details: map[string]any{"label": "owner"}}}
 	s.Orphaned = []plan.Key{key("File", "left-behind")}
 	return s
@@ -138,6 +143,16 @@ func object() reconciler.ObjectView {
 		Observed: plan.Observed{Presence: plan.Present, Object: live, At: Now().Add(-40 * time.Second), Owner: "web"},
 		Entry:    &plan.Entry{State: plan.EntryOwned},
 		Fields:   []plan.FieldChange{{Path: "/spec/mode", Op: plan.FieldReplace, Before: "0777", After: "0644", Cause: plan.Drift}},
+	}
+}
+
+func listed() []reconciler.ObjectSummary {
+	at := func(line int) manifest.Origin { return manifest.Origin{Path: "apps/web/motd.yaml", Line: line} }
+	return []reconciler.ObjectSummary{
+		{Key: key("File", "left"), Origin: at(9), State: plan.EntryOrphaned},
+		{Key: key("File", "motd"), Origin: at(1), Locator: "/etc/motd", Desired: true, State: plan.EntryOwned, Presence: plan.Present,
+			Health: appliers.Healthy, Problem: "1 field drifted"},
+		{Key: key("File", "new"), Origin: at(5), Desired: true, Presence: plan.Absent, Problem: "waits: " + Hostile},
 	}
 }
 

@@ -49,6 +49,9 @@ const (
 	// ControlServiceGetObjectProcedure is the fully-qualified name of the ControlService's GetObject
 	// RPC.
 	ControlServiceGetObjectProcedure = "/gitopsd.v1alpha1.ControlService/GetObject"
+	// ControlServiceListObjectsProcedure is the fully-qualified name of the ControlService's
+	// ListObjects RPC.
+	ControlServiceListObjectsProcedure = "/gitopsd.v1alpha1.ControlService/ListObjects"
 	// ControlServiceGetHistoryProcedure is the fully-qualified name of the ControlService's GetHistory
 	// RPC.
 	ControlServiceGetHistoryProcedure = "/gitopsd.v1alpha1.ControlService/GetHistory"
@@ -69,6 +72,8 @@ const (
 	// ControlServiceAcceptHistoryProcedure is the fully-qualified name of the ControlService's
 	// AcceptHistory RPC.
 	ControlServiceAcceptHistoryProcedure = "/gitopsd.v1alpha1.ControlService/AcceptHistory"
+	// ControlServiceForgetProcedure is the fully-qualified name of the ControlService's Forget RPC.
+	ControlServiceForgetProcedure = "/gitopsd.v1alpha1.ControlService/Forget"
 )
 
 // ControlServiceClient is a client for the gitopsd.v1alpha1.ControlService service.
@@ -77,13 +82,18 @@ type ControlServiceClient interface {
 	Info(context.Context, *connect.Request[v1alpha1.InfoRequest]) (*connect.Response[v1alpha1.InfoResponse], error)
 	// GetStatus returns the status of the named applications, or of all. Viewer.
 	GetStatus(context.Context, *connect.Request[v1alpha1.GetStatusRequest]) (*connect.Response[v1alpha1.GetStatusResponse], error)
-	// WatchStatus sends the current status at once, then again after each change,
-	// coalesced. A client that comes back starts with the full status. Viewer.
+	// WatchStatus sends the status of all that is asked for, then after each
+	// change, coalesced, that of the applications that changed. A client that
+	// comes back with the cursor of its last message gets at once what changed
+	// since; with a cursor that the daemon does not know, everything. Viewer.
 	WatchStatus(context.Context, *connect.Request[v1alpha1.WatchStatusRequest]) (*connect.ServerStreamForClient[v1alpha1.WatchStatusResponse], error)
 	// GetPlan returns the difference between the desired and the observed state. Viewer.
 	GetPlan(context.Context, *connect.Request[v1alpha1.GetPlanRequest]) (*connect.Response[v1alpha1.GetPlanResponse], error)
 	// GetObject returns what is desired, applied and observed of one object. Viewer.
 	GetObject(context.Context, *connect.Request[v1alpha1.GetObjectRequest]) (*connect.Response[v1alpha1.GetObjectResponse], error)
+	// ListObjects returns every object of an application: what it desires, owns,
+	// or left behind. Viewer.
+	ListObjects(context.Context, *connect.Request[v1alpha1.ListObjectsRequest]) (*connect.Response[v1alpha1.ListObjectsResponse], error)
 	// GetHistory returns the revisions of an application, newest first. Viewer.
 	GetHistory(context.Context, *connect.Request[v1alpha1.GetHistoryRequest]) (*connect.Response[v1alpha1.GetHistoryResponse], error)
 	// QueryAudit returns audit records, newest first. Viewer.
@@ -101,6 +111,9 @@ type ControlServiceClient interface {
 	Approve(context.Context, *connect.Request[v1alpha1.ApproveRequest]) (*connect.Response[v1alpha1.ApproveResponse], error)
 	// AcceptHistory accepts, once, a branch that was rewritten. Approver.
 	AcceptHistory(context.Context, *connect.Request[v1alpha1.AcceptHistoryRequest]) (*connect.Response[v1alpha1.AcceptHistoryResponse], error)
+	// Forget drops objects that were left behind from the inventory. Nothing in
+	// the world changes. Approver.
+	Forget(context.Context, *connect.Request[v1alpha1.ForgetRequest]) (*connect.Response[v1alpha1.ForgetResponse], error)
 }
 
 // NewControlServiceClient constructs a client for the gitopsd.v1alpha1.ControlService service. By
@@ -142,6 +155,12 @@ func NewControlServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+ControlServiceGetObjectProcedure,
 			connect.WithSchema(controlServiceMethods.ByName("GetObject")),
+			connect.WithClientOptions(opts...),
+		),
+		listObjects: connect.NewClient[v1alpha1.ListObjectsRequest, v1alpha1.ListObjectsResponse](
+			httpClient,
+			baseURL+ControlServiceListObjectsProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("ListObjects")),
 			connect.WithClientOptions(opts...),
 		),
 		getHistory: connect.NewClient[v1alpha1.GetHistoryRequest, v1alpha1.GetHistoryResponse](
@@ -192,6 +211,12 @@ func NewControlServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(controlServiceMethods.ByName("AcceptHistory")),
 			connect.WithClientOptions(opts...),
 		),
+		forget: connect.NewClient[v1alpha1.ForgetRequest, v1alpha1.ForgetResponse](
+			httpClient,
+			baseURL+ControlServiceForgetProcedure,
+			connect.WithSchema(controlServiceMethods.ByName("Forget")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -202,6 +227,7 @@ type controlServiceClient struct {
 	watchStatus   *connect.Client[v1alpha1.WatchStatusRequest, v1alpha1.WatchStatusResponse]
 	getPlan       *connect.Client[v1alpha1.GetPlanRequest, v1alpha1.GetPlanResponse]
 	getObject     *connect.Client[v1alpha1.GetObjectRequest, v1alpha1.GetObjectResponse]
+	listObjects   *connect.Client[v1alpha1.ListObjectsRequest, v1alpha1.ListObjectsResponse]
 	getHistory    *connect.Client[v1alpha1.GetHistoryRequest, v1alpha1.GetHistoryResponse]
 	queryAudit    *connect.Client[v1alpha1.QueryAuditRequest, v1alpha1.QueryAuditResponse]
 	verifyAudit   *connect.Client[v1alpha1.VerifyAuditRequest, v1alpha1.VerifyAuditResponse]
@@ -210,6 +236,7 @@ type controlServiceClient struct {
 	resume        *connect.Client[v1alpha1.ResumeRequest, v1alpha1.ResumeResponse]
 	approve       *connect.Client[v1alpha1.ApproveRequest, v1alpha1.ApproveResponse]
 	acceptHistory *connect.Client[v1alpha1.AcceptHistoryRequest, v1alpha1.AcceptHistoryResponse]
+	forget        *connect.Client[v1alpha1.ForgetRequest, v1alpha1.ForgetResponse]
 }
 
 // Info calls gitopsd.v1alpha1.ControlService.Info.
@@ -235,6 +262,11 @@ func (c *controlServiceClient) GetPlan(ctx context.Context, req *connect.Request
 // GetObject calls gitopsd.v1alpha1.ControlService.GetObject.
 func (c *controlServiceClient) GetObject(ctx context.Context, req *connect.Request[v1alpha1.GetObjectRequest]) (*connect.Response[v1alpha1.GetObjectResponse], error) {
 	return c.getObject.CallUnary(ctx, req)
+}
+
+// ListObjects calls gitopsd.v1alpha1.ControlService.ListObjects.
+func (c *controlServiceClient) ListObjects(ctx context.Context, req *connect.Request[v1alpha1.ListObjectsRequest]) (*connect.Response[v1alpha1.ListObjectsResponse], error) {
+	return c.listObjects.CallUnary(ctx, req)
 }
 
 // GetHistory calls gitopsd.v1alpha1.ControlService.GetHistory.
@@ -277,19 +309,29 @@ func (c *controlServiceClient) AcceptHistory(ctx context.Context, req *connect.R
 	return c.acceptHistory.CallUnary(ctx, req)
 }
 
+// Forget calls gitopsd.v1alpha1.ControlService.Forget.
+func (c *controlServiceClient) Forget(ctx context.Context, req *connect.Request[v1alpha1.ForgetRequest]) (*connect.Response[v1alpha1.ForgetResponse], error) {
+	return c.forget.CallUnary(ctx, req)
+}
+
 // ControlServiceHandler is an implementation of the gitopsd.v1alpha1.ControlService service.
 type ControlServiceHandler interface {
 	// Info says what is running. Viewer.
 	Info(context.Context, *connect.Request[v1alpha1.InfoRequest]) (*connect.Response[v1alpha1.InfoResponse], error)
 	// GetStatus returns the status of the named applications, or of all. Viewer.
 	GetStatus(context.Context, *connect.Request[v1alpha1.GetStatusRequest]) (*connect.Response[v1alpha1.GetStatusResponse], error)
-	// WatchStatus sends the current status at once, then again after each change,
-	// coalesced. A client that comes back starts with the full status. Viewer.
+	// WatchStatus sends the status of all that is asked for, then after each
+	// change, coalesced, that of the applications that changed. A client that
+	// comes back with the cursor of its last message gets at once what changed
+	// since; with a cursor that the daemon does not know, everything. Viewer.
 	WatchStatus(context.Context, *connect.Request[v1alpha1.WatchStatusRequest], *connect.ServerStream[v1alpha1.WatchStatusResponse]) error
 	// GetPlan returns the difference between the desired and the observed state. Viewer.
 	GetPlan(context.Context, *connect.Request[v1alpha1.GetPlanRequest]) (*connect.Response[v1alpha1.GetPlanResponse], error)
 	// GetObject returns what is desired, applied and observed of one object. Viewer.
 	GetObject(context.Context, *connect.Request[v1alpha1.GetObjectRequest]) (*connect.Response[v1alpha1.GetObjectResponse], error)
+	// ListObjects returns every object of an application: what it desires, owns,
+	// or left behind. Viewer.
+	ListObjects(context.Context, *connect.Request[v1alpha1.ListObjectsRequest]) (*connect.Response[v1alpha1.ListObjectsResponse], error)
 	// GetHistory returns the revisions of an application, newest first. Viewer.
 	GetHistory(context.Context, *connect.Request[v1alpha1.GetHistoryRequest]) (*connect.Response[v1alpha1.GetHistoryResponse], error)
 	// QueryAudit returns audit records, newest first. Viewer.
@@ -307,6 +349,9 @@ type ControlServiceHandler interface {
 	Approve(context.Context, *connect.Request[v1alpha1.ApproveRequest]) (*connect.Response[v1alpha1.ApproveResponse], error)
 	// AcceptHistory accepts, once, a branch that was rewritten. Approver.
 	AcceptHistory(context.Context, *connect.Request[v1alpha1.AcceptHistoryRequest]) (*connect.Response[v1alpha1.AcceptHistoryResponse], error)
+	// Forget drops objects that were left behind from the inventory. Nothing in
+	// the world changes. Approver.
+	Forget(context.Context, *connect.Request[v1alpha1.ForgetRequest]) (*connect.Response[v1alpha1.ForgetResponse], error)
 }
 
 // NewControlServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -344,6 +389,12 @@ func NewControlServiceHandler(svc ControlServiceHandler, opts ...connect.Handler
 		ControlServiceGetObjectProcedure,
 		svc.GetObject,
 		connect.WithSchema(controlServiceMethods.ByName("GetObject")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlServiceListObjectsHandler := connect.NewUnaryHandler(
+		ControlServiceListObjectsProcedure,
+		svc.ListObjects,
+		connect.WithSchema(controlServiceMethods.ByName("ListObjects")),
 		connect.WithHandlerOptions(opts...),
 	)
 	controlServiceGetHistoryHandler := connect.NewUnaryHandler(
@@ -394,6 +445,12 @@ func NewControlServiceHandler(svc ControlServiceHandler, opts ...connect.Handler
 		connect.WithSchema(controlServiceMethods.ByName("AcceptHistory")),
 		connect.WithHandlerOptions(opts...),
 	)
+	controlServiceForgetHandler := connect.NewUnaryHandler(
+		ControlServiceForgetProcedure,
+		svc.Forget,
+		connect.WithSchema(controlServiceMethods.ByName("Forget")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/gitopsd.v1alpha1.ControlService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ControlServiceInfoProcedure:
@@ -406,6 +463,8 @@ func NewControlServiceHandler(svc ControlServiceHandler, opts ...connect.Handler
 			controlServiceGetPlanHandler.ServeHTTP(w, r)
 		case ControlServiceGetObjectProcedure:
 			controlServiceGetObjectHandler.ServeHTTP(w, r)
+		case ControlServiceListObjectsProcedure:
+			controlServiceListObjectsHandler.ServeHTTP(w, r)
 		case ControlServiceGetHistoryProcedure:
 			controlServiceGetHistoryHandler.ServeHTTP(w, r)
 		case ControlServiceQueryAuditProcedure:
@@ -422,6 +481,8 @@ func NewControlServiceHandler(svc ControlServiceHandler, opts ...connect.Handler
 			controlServiceApproveHandler.ServeHTTP(w, r)
 		case ControlServiceAcceptHistoryProcedure:
 			controlServiceAcceptHistoryHandler.ServeHTTP(w, r)
+		case ControlServiceForgetProcedure:
+			controlServiceForgetHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -449,6 +510,10 @@ func (UnimplementedControlServiceHandler) GetPlan(context.Context, *connect.Requ
 
 func (UnimplementedControlServiceHandler) GetObject(context.Context, *connect.Request[v1alpha1.GetObjectRequest]) (*connect.Response[v1alpha1.GetObjectResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gitopsd.v1alpha1.ControlService.GetObject is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) ListObjects(context.Context, *connect.Request[v1alpha1.ListObjectsRequest]) (*connect.Response[v1alpha1.ListObjectsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gitopsd.v1alpha1.ControlService.ListObjects is not implemented"))
 }
 
 func (UnimplementedControlServiceHandler) GetHistory(context.Context, *connect.Request[v1alpha1.GetHistoryRequest]) (*connect.Response[v1alpha1.GetHistoryResponse], error) {
@@ -481,4 +546,8 @@ func (UnimplementedControlServiceHandler) Approve(context.Context, *connect.Requ
 
 func (UnimplementedControlServiceHandler) AcceptHistory(context.Context, *connect.Request[v1alpha1.AcceptHistoryRequest]) (*connect.Response[v1alpha1.AcceptHistoryResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gitopsd.v1alpha1.ControlService.AcceptHistory is not implemented"))
+}
+
+func (UnimplementedControlServiceHandler) Forget(context.Context, *connect.Request[v1alpha1.ForgetRequest]) (*connect.Response[v1alpha1.ForgetResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gitopsd.v1alpha1.ControlService.Forget is not implemented"))
 }
