@@ -23,7 +23,7 @@ func (a *app) publish(st *appState) {
 	if st.accepted != nil {
 		s.Revision, s.Commit = st.accepted.revision, st.accepted.commit
 		s.Objects.Desired = st.accepted.items.len()
-		s.Warnings = st.accepted.findings(st.accepted.warned)
+		s.Warnings = append(st.accepted.findings(st.accepted.warned), st.remarks()...)
 	}
 	s.Drift = st.driftList()
 	s.Failures = a.failureList(st)
