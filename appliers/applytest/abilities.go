@@ -169,6 +169,23 @@ func watch(t *testing.T, h Harness) {
 	if !reported {
 		t.Errorf("a change by hand was not reported, nor a loss")
 	}
+	if u, ok := appliers.Ability[appliers.WatchUpdater](w.Applier); ok {
+		late := w.thing(t, "late", 1)
+		w.create(t, late)
+		u.UpdateWatched(application, []appliers.Query{late.query()}, []plan.Key{th.key})
+		reported = false
+		for variant := 2; !reported && running.Err() == nil; variant++ {
+			w.Put(t, h.Object(t, "late", variant%2+2))
+			select {
+			case r := <-reports:
+				reported = r.lost || slices.Contains(r.keys, late.key)
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+		if !reported {
+			t.Errorf("a change of what was added to the watch was not reported, nor a loss")
+		}
+	}
 	cancel()
 	if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
 		t.Errorf("Watch = %v after its context ended", err)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gitopsd/gitopsd/appliers"
+	"github.com/gitopsd/gitopsd/internal/manifest"
 	"github.com/gitopsd/gitopsd/internal/plan"
 )
 
@@ -184,6 +185,101 @@ func TestWatchFollowsDirectories(t *testing.T) {
 	h.SetWatched("web", nil)
 	if h.watch.declared(h.path("a")) {
 		t.Errorf("what nobody watches is still declared")
+	}
+}
+
+// inotifyWatches lists the watch descriptors of this process. The kernel never
+// gives a number out twice, so what is watched anew has a new one.
+func inotifyWatches(t *testing.T) map[string]bool {
+	t.Helper()
+	found := map[string]bool{}
+	infos, err := filepath.Glob("/proc/self/fdinfo/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, info := range infos {
+		b, err := os.ReadFile(info)
+		if err != nil {
+			continue // closed since it was listed
+		}
+		for line := range strings.Lines(string(b)) {
+			if wd, ok := strings.CutPrefix(line, "inotify wd:"); ok {
+				wd, _, _ = strings.Cut(wd, " ")
+				found[filepath.Base(info)+"/"+wd] = true
+			}
+		}
+	}
+	return found
+}
+
+// A change of what is to be watched touches no watch that stays.
+func TestWatchTakesDifferences(t *testing.T) {
+	h := newHost(t, "")
+	at := func(i int) *manifest.Object { return file(t, h.path(fmt.Sprintf("d%02d/f", i)), "x") }
+	asked := func(i int) appliers.Query { return query(key(at(i)), h.resolve(t, at(i))) }
+	var queries []appliers.Query
+	for i := range 50 {
+		if err := os.Mkdir(h.path(fmt.Sprintf("d%02d", i)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		queries = append(queries, asked(i))
+	}
+	h.SetWatched("web", queries[:40])
+	reports := make(chan []plan.Key, 1000)
+	started(t, h.Applier, func(keys []plan.Key) { reports <- keys })
+	noticed := func(i int) {
+		t.Helper()
+		eventually(t, reports, func(n int) { h.put(t, fmt.Sprintf("d%02d/f", i), fmt.Sprint(n)) },
+			func(keys []plan.Key) bool { return slices.Contains(keys, key(at(i))) })
+	}
+	noticed(39)
+	before := inotifyWatches(t)
+	if len(before) < 41 { // the root too
+		t.Fatalf("%d watches", len(before))
+	}
+	h.UpdateWatched("web", queries[40:41], []plan.Key{queries[0].Key})
+	noticed(40)
+	added, gone := 0, 0
+	after := inotifyWatches(t)
+	for wd := range after {
+		if !before[wd] {
+			added++
+		}
+	}
+	for wd := range before {
+		if !after[wd] {
+			gone++
+		}
+	}
+	if added != 1 || gone != 1 {
+		t.Errorf("one directory more and one less: %d watches added, %d dropped", added, gone)
+	}
+	h.SetWatched("web", queries[1:42]) // the whole set again: a difference too
+	noticed(41)
+	if again := len(inotifyWatches(t)); again != len(after)+1 {
+		t.Errorf("%d watches, want %d", again, len(after)+1)
+	}
+	for wd := range after {
+		if !inotifyWatches(t)[wd] {
+			t.Errorf("watch %s was made anew", wd)
+		}
+	}
+	// What another application watches too stays when one lets it go, and its key moves with its path.
+	h.SetWatched("other", queries[1:2])
+	h.UpdateWatched("web", nil, []plan.Key{queries[1].Key})
+	noticed(1)
+	moved := queries[2]
+	moved.Locator = h.path("elsewhere")
+	h.UpdateWatched("web", []appliers.Query{moved}, nil)
+	eventually(t, reports, func(n int) { h.put(t, "elsewhere", fmt.Sprint(n)) },
+		func(keys []plan.Key) bool { return slices.Contains(keys, moved.Key) })
+	if h.watch.declared(h.path("d02")) || !h.watch.declared(h.path("d01")) {
+		t.Errorf("declared: %v", h.watch.paths)
+	}
+	h.SetWatched("web", nil)
+	h.SetWatched("other", nil)
+	if w := h.watch; len(w.paths)+len(w.at)+len(w.dirs) > 0 {
+		t.Errorf("left over: %v %v %v", w.paths, w.at, w.dirs)
 	}
 }
 

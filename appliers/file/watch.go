@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,13 +20,19 @@ import (
 // watched is what applications want watched. It is safe for concurrent use.
 type watched struct {
 	mu    sync.Mutex
-	byApp map[string]map[string][]plan.Key // application, path
-	paths map[string]int                   // path, and every directory above it: how many applications name it
-	kicks map[chan struct{}]bool           // one for each running Watch
+	byApp map[string]map[plan.Key]string // application, key: path
+	at    map[string]map[plan.Key]int    // path, key: how many applications name it
+	paths map[string]int                 // path, and every directory above it: how many of byApp lead there
+	dirs  map[string]int                 // paths of directories that are watched themselves
+	// news holds, for each running Watch, the directories that it has to look at again.
+	news map[chan struct{}]map[string]bool
 }
 
 func newWatched() *watched {
-	return &watched{byApp: map[string]map[string][]plan.Key{}, paths: map[string]int{}, kicks: map[chan struct{}]bool{}}
+	return &watched{
+		byApp: map[string]map[plan.Key]string{}, at: map[string]map[plan.Key]int{},
+		paths: map[string]int{}, dirs: map[string]int{}, news: map[chan struct{}]map[string]bool{},
+	}
 }
 
 // declared reports whether a path, or something below it, is watched: it is
@@ -43,27 +49,63 @@ func above(p string, each func(string)) {
 	}
 }
 
-// SetWatched implements appliers.Watcher.
-func (a *Applier) SetWatched(application string, queries []appliers.Query) {
-	w := a.watch
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for p := range w.byApp[application] {
-		above(p, func(p string) {
-			if w.paths[p]--; w.paths[p] == 0 {
-				delete(w.paths, p)
-			}
-		})
+// set and drop keep the indexes; the caller holds the lock.
+func (w *watched) set(app string, k plan.Key, p string) {
+	if w.byApp[app] == nil {
+		w.byApp[app] = map[plan.Key]string{}
 	}
-	keys := make(map[string][]plan.Key, len(queries))
-	for _, q := range queries {
-		keys[q.Locator] = append(keys[q.Locator], q.Key)
+	if old, known := w.byApp[app][k]; known && old == p {
+		return
 	}
-	for p := range keys {
-		above(p, func(p string) { w.paths[p]++ })
+	w.drop(app, k)
+	w.byApp[app][k] = p
+	if w.at[p] == nil {
+		w.at[p] = map[plan.Key]int{}
 	}
-	w.byApp[application] = keys
-	for kick := range w.kicks {
+	w.at[p][k]++
+	above(p, func(up string) { w.paths[up]++ })
+	if k.ID.Kind == kindDirectory {
+		w.dirs[p]++
+	}
+	w.changed(p)
+}
+
+func (w *watched) drop(app string, k plan.Key) {
+	p, known := w.byApp[app][k]
+	if !known {
+		return
+	}
+	delete(w.byApp[app], k)
+	lessen(w.at[p], k)
+	if len(w.at[p]) == 0 {
+		delete(w.at, p)
+	}
+	above(p, func(up string) { lessen(w.paths, up) })
+	if k.ID.Kind == kindDirectory {
+		lessen(w.dirs, p)
+	}
+	w.changed(p)
+}
+
+// lessen takes one from a count, which goes when nothing is left.
+func lessen[K comparable](counts map[K]int, k K) {
+	if counts[k]--; counts[k] <= 0 {
+		delete(counts, k)
+	}
+}
+
+// changed notes that the directories around a path have to be looked at again.
+func (w *watched) changed(p string) {
+	for _, dirs := range w.news {
+		dirs[p], dirs[path.Dir(p)] = true, true
+	}
+}
+
+func (w *watched) kick() {
+	for kick, dirs := range w.news {
+		if len(dirs) == 0 {
+			continue
+		}
 		select {
 		case kick <- struct{}{}:
 		default:
@@ -71,22 +113,65 @@ func (a *Applier) SetWatched(application string, queries []appliers.Query) {
 	}
 }
 
+// SetWatched implements appliers.Watcher.
+func (a *Applier) SetWatched(application string, queries []appliers.Query) {
+	w := a.watch
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	still := make(map[plan.Key]bool, len(queries))
+	for _, q := range queries {
+		still[q.Key] = true
+		w.set(application, q.Key, q.Locator)
+	}
+	for k := range w.byApp[application] {
+		if !still[k] {
+			w.drop(application, k)
+		}
+	}
+	w.kick()
+}
+
+// UpdateWatched implements appliers.WatchUpdater. Its cost follows the difference.
+func (a *Applier) UpdateWatched(application string, set []appliers.Query, gone []plan.Key) {
+	w := a.watch
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, k := range gone {
+		w.drop(application, k)
+	}
+	for _, q := range set {
+		w.set(application, q.Key, q.Locator)
+	}
+	w.kick()
+}
+
+// below reports whether something is watched below a path; the caller holds the lock.
+func (w *watched) below(p string) bool {
+	at := 0
+	for _, n := range w.at[p] {
+		at += n
+	}
+	return w.paths[p] > at
+}
+
 // keysAt returns the keys that events at the given paths concern: those at the
 // paths, those below them, and the directories they lie directly in.
 func (w *watched) keysAt(paths map[string]bool) []plan.Key {
-	parents := make(map[string]bool, len(paths))
-	for p := range paths {
-		parents[path.Dir(p)] = true
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var keys []plan.Key
-	for _, app := range w.byApp {
-		for p, at := range app {
-			hit := parents[p]
+	deep := false
+	for p := range paths {
+		keys = slices.AppendSeq(keys, maps.Keys(w.at[p]))
+		keys = slices.AppendSeq(keys, maps.Keys(w.at[path.Dir(p)]))
+		deep = deep || w.below(p)
+	}
+	if deep { // a directory with watched objects below it came or went
+		for p, at := range w.at {
+			hit := false
 			above(p, func(up string) { hit = hit || paths[up] })
 			if hit {
-				keys = append(keys, at...)
+				keys = slices.AppendSeq(keys, maps.Keys(at))
 			}
 		}
 	}
@@ -94,28 +179,56 @@ func (w *watched) keysAt(paths map[string]bool) []plan.Key {
 	return slices.Compact(keys)
 }
 
-// dirs returns the directories to watch: those of the watched paths, and the
-// paths themselves, which may be directories.
-func (w *watched) dirs() []string {
+// wants reports whether a directory is to be watched: it is declared as one, or
+// something below it is watched, whose way there could be moved away.
+func (w *watched) wants(dir string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	set := map[string]bool{}
-	for _, app := range w.byApp {
-		for p, keys := range app {
-			set[path.Dir(p)] = true
-			for _, k := range keys {
-				if k.ID.Kind == kindDirectory {
-					set[p] = true
-				}
-			}
+	return w.wanted(dir)
+}
+
+// wanted is wants for who holds the lock.
+func (w *watched) wanted(dir string) bool {
+	return w.dirs[dir] > 0 || w.below(dir) || dir == "/" && len(w.at) > 0
+}
+
+// all returns every directory that is to be watched, sorted.
+func (w *watched) all() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var list []string
+	for p := range w.paths {
+		if w.wanted(p) {
+			list = append(list, p)
 		}
 	}
-	list := make([]string, 0, len(set))
-	for d := range set {
-		list = append(list, d)
+	if w.wanted("/") {
+		list = append(list, "/")
 	}
 	slices.Sort(list)
 	return list
+}
+
+// join begins to note what changes for one Watch.
+func (w *watched) join(kick chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.news[kick] = map[string]bool{}
+}
+
+func (w *watched) leave(kick chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.news, kick)
+}
+
+// take returns the directories to look at again, and notes them as looked at.
+func (w *watched) take(kick chan struct{}) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	dirs := slices.Sorted(maps.Keys(w.news[kick]))
+	w.news[kick] = map[string]bool{}
+	return dirs
 }
 
 // gather is how long events are collected before they are reported together.
@@ -134,24 +247,22 @@ func (a *Applier) Watch(ctx context.Context, changed func(keys []plan.Key, lost 
 	}
 	defer n.Close()
 	kick := make(chan struct{}, 1)
-	kick <- struct{}{}
-	a.watch.mu.Lock()
-	a.watch.kicks[kick] = true
-	a.watch.mu.Unlock()
-	defer func() {
-		a.watch.mu.Lock()
-		defer a.watch.mu.Unlock()
-		delete(a.watch.kicks, kick)
-	}()
+	a.watch.join(kick)
+	defer a.watch.leave(kick)
 	g := &gathering{set: a.watch, notify: n, roots: a.roots, watching: map[string]bool{}, paths: map[string]bool{}}
-	timer := time.NewTimer(time.Hour)
+	g.follow(a.watch.all())
+	g.due = g.pending()
+	timer := time.NewTimer(gather)
+	if !g.due {
+		timer.Stop()
+	}
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-kick:
-			g.follow()
+			g.follow(a.watch.take(kick))
 		case e, ok := <-n.Events:
 			if !ok {
 				return errors.New("watch files: the notifier has ended")
@@ -194,13 +305,13 @@ func (g *gathering) event(e fsnotify.Event) {
 	}
 	g.paths[e.Name] = true
 	// A directory on the way came or went: what is watched has to be found again.
-	if e.Op&(fsnotify.Create|fsnotify.Remove|fsnotify.Rename) != 0 && g.set.declared(e.Name) {
+	if e.Op&(fsnotify.Create|fsnotify.Remove|fsnotify.Rename) != 0 && g.set.wants(e.Name) {
 		for dir := range g.watching {
-			if dir == e.Name || strings.HasPrefix(dir, e.Name+"/") {
+			if within(dir, e.Name) {
 				g.drop(dir)
 			}
 		}
-		g.follow()
+		g.follow(g.set.all())
 	}
 }
 
@@ -221,30 +332,29 @@ func (g *gathering) report(changed func([]plan.Key, bool)) {
 	}
 }
 
-// follow watches what is to be watched and no more: the directories of watched
-// files, and those above them up to the root, whose renaming would move them away.
-func (g *gathering) follow() {
-	want := map[string]bool{}
-	for _, dir := range g.set.dirs() {
-		for ; g.inside(dir) && !want[dir]; dir = path.Dir(dir) {
-			want[dir] = true
+// follow watches what is to be watched of some directories, and of those above
+// them up to the root, whose renaming would move them away; and no more.
+func (g *gathering) follow(dirs []string) {
+	seen := map[string]bool{}
+	for _, dir := range dirs {
+		for ; g.inside(dir) && !seen[dir]; dir = path.Dir(dir) {
+			seen[dir] = true
+			if !g.set.wants(dir) {
+				if g.watching[dir] {
+					g.drop(dir)
+				}
+				continue
+			}
 			if err := g.add(dir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, errNoDirectory) {
 				g.lost = true // no more watches: what happens there is seen by the next look only
 			}
-		}
-	}
-	for dir := range g.watching {
-		if !want[dir] {
-			g.drop(dir)
 		}
 	}
 }
 
 // inside reports whether a directory is a root or lies in one.
 func (g *gathering) inside(dir string) bool {
-	return slices.ContainsFunc(g.roots, func(r *root) bool {
-		return dir == r.path || strings.HasPrefix(dir, strings.TrimSuffix(r.path, "/")+"/")
-	})
+	return slices.ContainsFunc(g.roots, func(r *root) bool { return within(dir, r.path) })
 }
 
 var errNoDirectory = errors.New("not a directory")
