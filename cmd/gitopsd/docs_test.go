@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/config"
 )
 
@@ -120,6 +121,23 @@ func hasFlag(cmd *cobra.Command, word string) bool {
 		return cmd.Flags().ShorthandLookup(name[:1]) != nil
 	}
 	return cmd.Flags().Lookup(name) != nil || cmd.InheritedFlags().Lookup(name) != nil
+}
+
+// TestHealthOrderIsDocumented: docs/cli.md lists the words of health as the
+// worst of several is chosen.
+func TestHealthOrderIsDocumented(t *testing.T) {
+	_, list, found := strings.Cut(pages(t)["docs/cli.md"], "from best to worst: ")
+	list, _, _ = strings.Cut(list, ".")
+	words := regexp.MustCompile("`([A-Za-z]+)`").FindAllStringSubmatch(list, -1)
+	if !found || len(words) != 6 {
+		t.Fatalf("the order of health is not there: %q", list)
+	}
+	for i := range words[1:] {
+		better, worse := appliers.HealthStatus(words[i][1]), appliers.HealthStatus(words[i+1][1])
+		if better == worse || appliers.Worst(better, worse) != worse || appliers.Worst(worse, better) != worse {
+			t.Errorf("%s stands before %s, and %s is the worst of both", better, worse, appliers.Worst(better, worse))
+		}
+	}
 }
 
 // TestDocumentedSnippets: the YAML of every page loads as what it is, and there
