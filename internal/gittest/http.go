@@ -37,6 +37,7 @@ type HTTP struct {
 	t         testing.TB
 	server    *httptest.Server
 	intercept atomic.Pointer[http.HandlerFunc]
+	packs     atomic.Pointer[http.HandlerFunc]
 	refs      atomic.Int64
 	uploads   atomic.Int64
 	receives  atomic.Int64
@@ -100,6 +101,16 @@ func (h *HTTP) Intercept(f http.HandlerFunc) {
 	h.intercept.Store(&f)
 }
 
+// InterceptPacks makes f answer the authorized requests for content; those for
+// refs go to the repositories. Nil ends that.
+func (h *HTTP) InterceptPacks(f http.HandlerFunc) {
+	if f == nil {
+		h.packs.Store(nil)
+		return
+	}
+	h.packs.Store(&f)
+}
+
 // InfoRefs counts the requests for refs, by clients that fetch.
 func (h *HTTP) InfoRefs() int { return int(h.refs.Load()) }
 
@@ -134,6 +145,10 @@ func (h *HTTP) serve(w http.ResponseWriter, r *http.Request, backend http.Handle
 		w.Header().Set("WWW-Authenticate", `Basic realm="gittest"`)
 		// A careless server shows what it was given.
 		http.Error(w, "denied: "+r.Header.Get("Authorization"), http.StatusUnauthorized)
+		return
+	}
+	if f := h.packs.Load(); f != nil && strings.HasSuffix(r.URL.Path, "/git-upload-pack") {
+		(*f)(w, r)
 		return
 	}
 	backend.ServeHTTP(w, r)

@@ -35,7 +35,7 @@ func (m *mirror) compact(ctx context.Context, limit int) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := m.receive(ctx, func(w io.Writer) error { return m.store.encode(w, hashes) }); err != nil {
+	if err := m.receive(ctx, nil, func(w io.Writer) error { return m.store.encode(w, hashes) }); err != nil {
 		return false, fmt.Errorf("compact: %w", err)
 	}
 	// The new pack is durable; what it replaces may go. Index first: a pack

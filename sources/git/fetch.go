@@ -46,13 +46,11 @@ func (r *Repository) fetch(ctx context.Context, ref, revision string) error {
 	if there, err := r.present(ctx, hash); there || err != nil {
 		return err
 	}
-	unlock, err := r.mirror.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	err = r.options.Seam(effect.MirrorFetch, r.location.String()+" "+revision, func() error {
-		return r.fetchLocked(ctx, ref, hash)
+		if len(r.options.Child) > 0 {
+			return r.fetchInChild(ctx, ref, hash)
+		}
+		return r.fetchHere(ctx, ref, hash)
 	})
 	r.count(func(s *Stats) {
 		s.Fetches++
@@ -86,7 +84,13 @@ func (r *Repository) present(ctx context.Context, hash plumbing.Hash) (bool, err
 	return false, nil
 }
 
-func (r *Repository) fetchLocked(ctx context.Context, ref string, hash plumbing.Hash) error {
+// fetchHere fetches in this process.
+func (r *Repository) fetchHere(ctx context.Context, ref string, hash plumbing.Hash) error {
+	unlock, err := r.mirror.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	r.mu.Lock()
 	damaged := r.damaged
 	r.mu.Unlock()
@@ -96,7 +100,7 @@ func (r *Repository) fetchLocked(ctx context.Context, ref string, hash plumbing.
 	if err := r.download(ctx, r.mirror, ref, hash); err != nil {
 		return err
 	}
-	err := r.closure.verify(ctx, r.mirror.store, hash)
+	err = r.closure.verify(ctx, r.mirror.store, hash)
 	if errors.Is(err, errIncomplete) || errors.Is(err, sources.ErrDamaged) {
 		// The mirror claimed to have what it has not: start over.
 		r.noteDamage(sources.ErrDamaged)
@@ -127,7 +131,7 @@ func unreachable(err error) error {
 // reclone makes a fresh mirror beside the damaged one, saves from the old what
 // is kept and still sound, and puts it in place. Until then the old one stays.
 func (r *Repository) reclone(ctx context.Context, ref string, hash plumbing.Hash) error {
-	fresh := &mirror{dir: r.mirror.dir + ".new", store: &store{dir: r.mirror.dir + ".new"}}
+	fresh := newMirror(r.mirror.dir + ".new")
 	old := r.mirror.dir + ".damaged"
 	for _, dir := range []string{fresh.dir, old} {
 		if err := os.RemoveAll(dir); err != nil {
@@ -195,7 +199,7 @@ func (r *Repository) salvage(ctx context.Context, fresh *mirror, check *closure,
 			return err
 		}
 	}
-	if err := fresh.receive(ctx, func(w io.Writer) error { return r.mirror.store.encode(w, need.out) }); err != nil {
+	if err := fresh.receive(ctx, nil, func(w io.Writer) error { return r.mirror.store.encode(w, need.out) }); err != nil {
 		return err
 	}
 	return check.verify(ctx, fresh.store, keep)
@@ -220,10 +224,12 @@ func (r *Repository) download(ctx context.Context, m *mirror, ref string, hash p
 	if len(wants) == 0 {
 		return nil
 	}
-	limit := &bounded{left: r.options.MaxPackBytes, limit: r.options.MaxPackBytes}
-	err = m.receive(ctx, func(w io.Writer) error {
+	limits := r.options.Limits
+	limit := &bounded{left: limits.PackBytes, limit: limits.PackBytes}
+	check := func(f *os.File) error { return limits.checkPack(ctx, f) }
+	err = m.receive(ctx, check, func(w io.Writer) error {
 		limit.w = w
-		return session.pack(ctx, packRequest{wants: wants, haves: haves, has: m.store.has}, limit)
+		return session.pack(ctx, packRequest{wants: wants, haves: haves, has: m.store.has, limits: limits}, limit)
 	})
 	r.count(func(s *Stats) { s.BytesFetched += limit.limit - max(limit.left, 0) })
 	return ended(ctx, err)

@@ -76,7 +76,7 @@ func Open(o Options) (*Repository, error) {
 		return nil, err
 	}
 	dir := filepath.Join(o.Dir, o.identity(l))
-	r.mirror = &mirror{dir: dir, store: &store{dir: dir}}
+	r.mirror = newMirror(dir)
 	if err := r.mirror.create(); err != nil {
 		return nil, fmt.Errorf("%s: mirror: %w", l, err)
 	}

@@ -202,6 +202,15 @@ func TestConformance(t *testing.T) {
 			return through(t, p, gittest.NewSOCKS(t, user, secret))
 		},
 	}
+	child := buildFetcher(t)
+	for _, name := range []string{"path", "https-bearer", "ssh-passphrase"} {
+		make := places[name]
+		places[name+"-child"] = func(t *testing.T) place {
+			p := make(t)
+			p.options.Child, p.hostile = child, false
+			return p
+		}
+	}
 	for name, make := range places {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

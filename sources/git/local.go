@@ -127,6 +127,15 @@ func (s *localSession) pack(ctx context.Context, req packRequest, w io.Writer) e
 			return classify(fmt.Errorf("%s: %w", want, err))
 		}
 	}
+	for _, h := range need.out {
+		size, err := s.store.size(h)
+		if err == nil {
+			err = req.limits.object(size, "object "+h.String())
+		}
+		if err != nil {
+			return classify(err)
+		}
+	}
 	return s.store.encode(w, need.out)
 }
 

@@ -32,8 +32,8 @@ type Options struct {
 	KnownHosts []string
 	// Proxy is how to get there.
 	Proxy Proxy
-	// MaxPackBytes bounds what one fetch may transfer. Default 2 GiB.
-	MaxPackBytes int64
+	// Limits bound what the repository may cost.
+	Limits Limits
 	// CompactPacks is the number of packs at which they are merged. Default 50.
 	CompactPacks int
 	// AllowAddress is asked about every resolved address before it is connected
@@ -41,6 +41,10 @@ type Options struct {
 	AllowAddress func(netip.AddrPort) error
 	// Seam passes the writes to the mirror. Default effect.Direct.
 	Seam effect.Seam
+	// Child starts a process for each fetch, which is ended when it needs more
+	// than Limits.MemoryBytes: a program and its arguments, which has to call
+	// ServeFetch. AllowAddress is not for use with it. Empty fetches in this process.
+	Child []string
 }
 
 // Auth is a credential. Which fields are set decides the kind; the zero value is
@@ -71,7 +75,6 @@ type Proxy struct {
 }
 
 const (
-	defaultMaxPack = 2 << 30
 	defaultCompact = 50
 	defaultUser    = "git"
 )
@@ -103,15 +106,15 @@ func (o *Options) check() (location, error) {
 		return fail("an SSH key or agent needs an ssh URL")
 	case l.scheme == "ssh" && !shell:
 		return fail("an ssh URL needs a key or an agent")
+	case len(o.Child) > 0 && o.AllowAddress != nil:
+		return fail("a process of its own cannot ask which addresses are allowed")
 	case l.scheme == "http" && web && !l.loopback():
 		return fail("credentials would cross the network unencrypted; use https")
 	}
 	if err := o.Proxy.check(); err != nil {
 		return fail("%v", err)
 	}
-	if o.MaxPackBytes <= 0 {
-		o.MaxPackBytes = defaultMaxPack
-	}
+	o.Limits.setDefaults()
 	if o.CompactPacks <= 1 {
 		o.CompactPacks = defaultCompact
 	}

@@ -265,16 +265,20 @@ func TestDeadlinesCutTheNetwork(t *testing.T) {
 func TestPackLimit(t *testing.T) {
 	p, _ := webPlace(t, gittest.HTTPOptions{})
 	p.repo.Write("main", map[string]string{"a": strings.Repeat("incompressible? ", 10) + fmt.Sprint(time.Now().UnixNano())})
-	p.options.MaxPackBytes = 100
+	p.options.Limits.PackBytes = 100
 	err := try(t, p.options)
-	if !errors.Is(err, sources.ErrRefused) || !strings.Contains(err.Error(), "MaxPackBytes") {
+	if !errors.Is(err, sources.ErrRefused) || !strings.Contains(err.Error(), "git.limits.packMiB") {
 		t.Error(err)
 	}
 }
 
 // lyingServer answers a transfer with the pack that make returns.
 func lyingServer(h *gittest.HTTP, make func() []byte) {
-	h.Intercept(func(w http.ResponseWriter, r *http.Request) {
+	h.Intercept(sendPack(make))
+}
+
+func sendPack(make func() []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/x-git-upload-pack-result")
 		io.WriteString(w, pkt("NAK\n"))
 		for data := make(); len(data) > 0; {
@@ -283,7 +287,7 @@ func lyingServer(h *gittest.HTTP, make func() []byte) {
 			data = data[n:]
 		}
 		io.WriteString(w, "0000")
-	})
+	}
 }
 
 // Row A-11: a revision is not opened before all that it leads to is there,

@@ -115,6 +115,15 @@ func (s *store) has(hash plumbing.Hash) bool {
 	return s.with(hash, func(o *filesystem.Storage) error { return o.HasEncodedObject(hash) }) == nil
 }
 
+// size returns how large an object is, from its header.
+func (s *store) size(hash plumbing.Hash) (size int64, err error) {
+	err = s.with(hash, func(o *filesystem.Storage) error {
+		size, err = o.EncodedObjectSize(hash)
+		return err
+	})
+	return size, err
+}
+
 // read returns the content of an object of a kind, with its hash verified. One
 // larger than limit bytes is refused by its header, before it is inflated.
 func (s *store) read(kind plumbing.ObjectType, hash plumbing.Hash, limit int64) ([]byte, error) {

@@ -38,6 +38,8 @@ type packRequest struct {
 	wants, haves []plumbing.Hash
 	// has answers for the whole mirror, for transports that can ask.
 	has func(plumbing.Hash) bool
+	// limits are for transports that unpack objects themselves.
+	limits Limits
 }
 
 const (
@@ -194,7 +196,7 @@ type bounded struct {
 
 func (b *bounded) Write(p []byte) (int, error) {
 	if b.left -= int64(len(p)); b.left < 0 {
-		return 0, fmt.Errorf("%w: the pack is larger than %d bytes (MaxPackBytes)", sources.ErrRefused, b.limit)
+		return 0, fmt.Errorf("%w: the pack is larger than %d bytes (git.limits.packMiB)", sources.ErrRefused, b.limit)
 	}
 	return b.w.Write(p)
 }
