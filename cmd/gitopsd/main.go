@@ -6,6 +6,15 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/gitopsd/gitopsd/sources/git"
+)
+
+// fetchProcess is the argument with which the daemon starts itself for a fetch,
+// and ownProgram the file: the one that runs, also after it was replaced on disk.
+const (
+	fetchProcess = "fetch-process"
+	ownProgram   = "/proc/self/exe"
 )
 
 func main() { os.Exit(process()) }
@@ -14,5 +23,8 @@ func main() { os.Exit(process()) }
 func process() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if len(os.Args) == 2 && os.Args[1] == fetchProcess {
+		return git.ServeFetch(ctx, os.Stdin, os.Stdout)
+	}
 	return execute(ctx, standardStreams(), os.Args[1:])
 }

@@ -134,6 +134,11 @@ func (w *wiring) dirSource(name, sourceDigest, path string, settle time.Duration
 func (w *wiring) gitOptions(g *config.GitSource) git.Options {
 	o := git.Options{
 		URL: g.URL, Dir: filepath.Join(w.stateDir, "mirrors"), Proxy: git.Proxy{URL: g.Proxy}, Seam: w.seam,
+		Child: []string{ownProgram, fetchProcess},
+		Limits: git.Limits{
+			ObjectBytes: g.Limits.ObjectMiB << 20, PackBytes: g.Limits.PackMiB << 20,
+			UnpackedBytes: g.Limits.UnpackedMiB << 20, MemoryBytes: g.Limits.MemoryMiB << 20,
+		},
 	}
 	if g.CAFile != "" {
 		o.CA = git.File(g.CAFile)

@@ -70,6 +70,15 @@ type GitSource struct {
 	ClientCert   *ClientCert `json:"clientCert,omitempty" doc:"Certificate to show to the server."`
 	Proxy        string      `json:"proxy,omitempty" doc:"Proxy for http and https: an http, https or socks5 URL without a password."`
 	AllowRewrite bool        `json:"allowRewrite" default:"false" doc:"Follow a branch that was rewritten. Without it a rewrite is refused until it is accepted once with gitopsd accept-history."`
+	Limits       GitLimits   `json:"limits" doc:"What a fetch may cost. One that would cost more is refused, and the last good revision stays."`
+}
+
+// GitLimits bound what a repository can do to the host; see git.Limits.
+type GitLimits struct {
+	ObjectMiB   int64 `json:"objectMiB" default:"100" min:"1" doc:"Largest file of the repository, unpacked."`
+	PackMiB     int64 `json:"packMiB" default:"2048" min:"1" doc:"Most that one fetch transfers."`
+	UnpackedMiB int64 `json:"unpackedMiB" default:"16384" min:"1" doc:"Most that one fetch unpacks to."`
+	MemoryMiB   int64 `json:"memoryMiB" default:"512" min:"128" doc:"Memory of the process that fetches; it is ended when it needs more."`
 }
 
 // Ref returns the ref to follow.
