@@ -188,6 +188,14 @@ type Placer interface {
 	Place() string
 }
 
+// Reacher is the ability to tell whether an address lies within what the
+// configuration lets a target act on.
+type Reacher interface {
+	// Reaches returns why the target, as it is configured, cannot act on what is at
+	// a locator, or nil. It asks the target nothing.
+	Reaches(locator string) error
+}
+
 // PlaceOf returns the place that an applier acts on: what it says itself, or
 // else the name of its target, which then shares nothing with any other.
 func PlaceOf(a Applier, target string) string {

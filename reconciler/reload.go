@@ -24,6 +24,9 @@ func (m *Manager) carryOut(ctx context.Context, config Config) error {
 	if err := m.checkPlaces(next); err != nil {
 		return errors.Join(err, next.discard())
 	}
+	if err := m.checkReach(next); err != nil {
+		return errors.Join(err, next.discard())
+	}
 	apps, err := m.prepareApps(ctx, config, next)
 	if err != nil {
 		return errors.Join(err, next.discard())

@@ -105,7 +105,7 @@ func (b *builder) moved(w *want) bool {
 			return false
 		}
 	}
-	return w.block("moved from %s to %s under one name; give the object a new metadata.name, so that the old one can be deleted", from, to)
+	return w.block("moved from %s to %s under one name; if the object was changed, give it a new metadata.name, so that the old one can be deleted; if its target was, put that back, or give the new place a target with another name", from, to)
 }
 
 func (w *want) block(format string, args ...any) bool {
