@@ -43,7 +43,7 @@ type cli struct {
 	streams
 	socket  string
 	timeout time.Duration // of one call to the daemon
-	code   int // exit code of a command that succeeded
+	code    int           // exit code of a command that succeeded
 }
 
 // execute runs one command line and returns its exit code.
