@@ -151,27 +151,60 @@ func TestMissingBackup(t *testing.T) {
 	}
 }
 
-func TestUnmanagedOwnerStays(t *testing.T) {
-	if os.Getuid() != 0 {
-		return // only root can give files away; the conformance suite runs as anybody
-	}
+// An owner that is not declared stays, one that is declared is set, and one that
+// cannot be given says so and changes nothing.
+func TestOwners(t *testing.T) {
 	h := newHost(t, "")
 	h.put(t, "f", "old\n")
-	if err := os.Chown(h.path("f"), 12345, 23456); err != nil {
+	uid, gid := os.Getuid(), anotherGroup()
+	if uid == 0 { // only root can give files away
+		uid = 12345
+	}
+	if err := os.Chown(h.path("f"), uid, gid); err != nil {
 		t.Fatal(err)
 	}
+	owned := func(content, owner, group string) *manifest.Object {
+		return object(t, kindFile, "f", map[string]any{"path": h.path("f"), "content": content, "owner": owner, "group": group})
+	}
 	h.must(t, h.op(t, plan.Update, file(t, h.path("f"), "new\n")))
-	o := h.see(t, object(t, kindFile, "f", map[string]any{"path": h.path("f"), "content": "new\n", "owner": int64(12345), "group": "23456"}))
-	if s := o.Object.Spec(); s["owner"] != "12345" || s["group"] != "23456" {
-		t.Errorf("%s", text(o.Object))
+	h.converged(t, owned("new\n", fmt.Sprint(uid), fmt.Sprint(gid)))
+	us := owned("new\n", fmt.Sprint(os.Getuid()), fmt.Sprint(os.Getgid()))
+	h.must(t, h.op(t, plan.Update, us))
+	h.converged(t, us)
+	refused := func(want *manifest.Object, word string) {
+		t.Helper()
+		r := h.apply(h.op(t, plan.Update, want))[0]
+		if r.Outcome != appliers.Refused || appliers.ClassOf(r.Err) != appliers.Wait || !strings.Contains(r.Err.Error(), word) {
+			t.Errorf("%v %v", r.Outcome, r.Err)
+		}
+		h.converged(t, us)
+		if left := temps(t, h.root); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
 	}
-	named := object(t, kindFile, "f", map[string]any{"path": h.path("f"), "content": "new\n", "owner": "root", "group": "0"})
-	h.must(t, h.op(t, plan.Update, named))
-	h.converged(t, named)
-	r := h.apply(h.op(t, plan.Update, object(t, kindFile, "f", map[string]any{"path": h.path("f"), "content": "x", "owner": "no-such-user"})))[0]
-	if r.Outcome != appliers.Refused || appliers.ClassOf(r.Err) != appliers.Wait || !strings.Contains(r.Err.Error(), `user "no-such-user" is not known`) {
-		t.Errorf("%v %v", r.Outcome, r.Err)
+	refused(owned("x", "no-such-user", "0"), `user "no-such-user" is not known`)
+	refused(owned("x", "0", "no-such-group"), `group "no-such-group" is not known`)
+	if os.Getuid() != 0 {
+		refused(owned("x", "0", "0"), "give it to user 0 and group 0")
 	}
+}
+
+// anotherGroup is one that we may give our files to: any for root, else one that
+// we are in besides our own, or else our own.
+func anotherGroup() int {
+	if os.Getuid() == 0 {
+		return 23456
+	}
+	groups, err := os.Getgroups()
+	if err != nil {
+		return os.Getgid()
+	}
+	for _, g := range groups {
+		if g != os.Getgid() {
+			return g
+		}
+	}
+	return os.Getgid()
 }
 
 func TestDirectories(t *testing.T) {

@@ -76,20 +76,7 @@ func (t *tree) writeBackup(name string, head kept, content io.Reader) error {
 		return err
 	}
 	defer unix.Close(dir)
-	f, temp, err := createTemp(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	err = fillBackup(f, head, content)
-	if err == nil {
-		err = unix.Renameat(dir, temp, dir, name)
-	}
-	if err != nil {
-		_ = unix.Unlinkat(dir, temp, 0) // the first error is the one to tell
-		return err
-	}
-	return unix.Fsync(dir)
+	return replaceIn(dir, name, func(f *os.File) error { return fillBackup(f, head, content) })
 }
 
 func fillBackup(f *os.File, head kept, content io.Reader) error {
@@ -107,7 +94,7 @@ func fillBackup(f *os.File, head kept, content io.Reader) error {
 	if head.Sum != "" && hex.EncodeToString(sum.Sum(nil)) != head.Sum {
 		return errors.New("changed while it was kept; observe again")
 	}
-	return f.Sync()
+	return nil
 }
 
 // backups opens the backup directory.

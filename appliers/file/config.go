@@ -99,6 +99,9 @@ func (c command) validate() (command, error) {
 	if len(c.Run) == 0 || c.Run[0] == "" {
 		return c, errors.New("run: want a list with the program and its arguments")
 	}
+	if p := c.Run[0]; strings.Contains(p, "/") && !strings.HasPrefix(p, "/") {
+		return c, fmt.Errorf("run: program %q: want an absolute path, or a name that PATH finds; relative to what would be a guess", p)
+	}
 	c.limit = defaultTimeout
 	if c.Timeout != "" {
 		d, err := time.ParseDuration(c.Timeout)
@@ -142,9 +145,14 @@ func knownKeys(raw json.RawMessage, at string, allowed []string) error {
 	return nil
 }
 
+// checkDir is checkPath for the configuration. Relative paths are refused: the
+// section of a target does not know the file that it stands in.
 func checkDir(p string) error {
-	if p == "/" {
+	switch {
+	case p == "/":
 		return nil
+	case !strings.HasPrefix(p, "/"):
+		return fmt.Errorf("path %q: want an absolute path; it is not taken as relative to the configuration file", p)
 	}
 	return checkPath(p)
 }

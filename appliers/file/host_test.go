@@ -397,3 +397,27 @@ func TestSyncError(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// Row D2-64: the directory of files that are written together is made durable once.
+func TestDirectorySyncedOnce(t *testing.T) {
+	h := newHost(t, "")
+	var ops []appliers.Operation
+	for i := range 100 {
+		ops = append(ops, h.op(t, plan.Create, file(t, h.path(fmt.Sprintf("f%03d", i)), "x\n")))
+	}
+	for _, r := range h.apply(ops...) {
+		if r.Outcome != appliers.Done {
+			t.Fatalf("%v %v", r.Outcome, r.Err)
+		}
+	}
+	if n := h.effectCount(effect.FileSyncDir); n != 1 {
+		t.Errorf("the directory of 100 files was synced %d times", n)
+	}
+	for i := range ops {
+		ops[i] = h.op(t, plan.Delete, file(t, h.path(fmt.Sprintf("f%03d", i)), ""))
+	}
+	h.apply(ops...)
+	if n := h.effectCount(effect.FileSyncDir); n != 2 {
+		t.Errorf("the directory of 100 deletes was synced %d times", n-1)
+	}
+}

@@ -380,20 +380,8 @@ func (t *tree) writeState(name string, content []byte) error {
 		return err
 	}
 	defer unix.Close(dir)
-	f, temp, err := createTemp(dir)
-	if err != nil {
+	return replaceIn(dir, name, func(f *os.File) error {
+		_, err := f.Write(content)
 		return err
-	}
-	defer f.Close()
-	if _, err = f.Write(content); err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = unix.Renameat(dir, temp, dir, name)
-	}
-	if err != nil {
-		_ = unix.Unlinkat(dir, temp, 0) // the first error is the one to tell
-		return err
-	}
-	return unix.Fsync(dir)
+	})
 }

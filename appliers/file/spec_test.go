@@ -125,14 +125,16 @@ func TestConfigRefuses(t *testing.T) {
 	for name, tt := range map[string]struct{ config, want string }{
 		"nothing":          {``, "roots: name at least one"},
 		"misspelt":         {`{"root": ["/etc"]}`, "root: unknown field; did you mean roots?"},
-		"relative root":    {`{"roots": ["etc"]}`, "roots[0]"},
+		"relative root":    {`{"roots": ["etc"]}`, `roots[0]: path "etc": want an absolute path; it is not`},
+		"relative prefix":  {`{"prefix": "./image", "roots": ["/etc"]}`, `prefix: path "./image": want an absolute path`},
+		"relative program": {`{"roots": ["/etc"], "commands": {"a": {"run": ["bin/check", "{file}"]}}}`, `commands.a: run: program "bin/check": want an absolute path`},
 		"root twice":       {`{"roots": ["/etc", "/etc"]}`, "listed twice"},
 		"command field":    {`{"roots": ["/etc"], "commands": {"a": {"cmd": ["x"]}}}`, "commands.a.cmd: unknown field"},
 		"empty command":    {`{"roots": ["/etc"], "commands": {"a": {"run": []}}}`, "commands.a: run"},
 		"command as text":  {`{"roots": ["/etc"], "commands": {"a": {"run": "x y"}}}`, "run"},
 		"timeout":          {`{"roots": ["/etc"], "commands": {"a": {"run": ["x"], "timeout": "30"}}}`, "commands.a: timeout"},
 		"environment":      {`{"roots": ["/etc"], "commands": {"a": {"run": ["x"], "env": ["PATH"]}}}`, "commands.a: env"},
-		"protected":        {`{"roots": ["/etc"], "protected": ["x"]}`, "protected[0]"},
+		"protected":        {`{"roots": ["/etc"], "protected": ["x"]}`, `protected[0]: path "x": want an absolute path`},
 		"not a mapping":    {`[]`, "file target"},
 		"a list for a map": {`{"roots": ["/etc"], "commands": []}`, "commands"},
 	} {

@@ -34,6 +34,26 @@ func createTemp(dirfd int) (*os.File, string, error) {
 	return os.NewFile(uintptr(fd), name), name, nil
 }
 
+// replaceIn puts a file that fill writes in the place of name, whole and durably.
+func replaceIn(dirfd int, name string, fill func(*os.File) error) error {
+	f, temp, err := createTemp(dirfd)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err = fill(f); err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = unix.Renameat(dirfd, temp, dirfd, name)
+	}
+	if err != nil {
+		_ = unix.Unlinkat(dirfd, temp, 0) // the first error is the one to tell
+		return err
+	}
+	return unix.Fsync(dirfd)
+}
+
 // removeTemps removes the temporary files in a directory. Nobody else may be
 // writing there.
 func removeTemps(dirfd int) (removed int, err error) {
