@@ -186,6 +186,10 @@ func (c *cli) statusDetails(w io.Writer, a *pb.ApplicationStatus) {
 		for _, g := range k.Gates {
 			fmt.Fprintf(&b, "    needs approval (%s): %s\n", safe(g.Kind), safe(g.Message))
 			for _, ch := range g.Changes {
+				if ch.Removes != "" {
+					fmt.Fprintf(&b, "      %s %s, which nobody declared (%s)\n", safe(ch.Action), safe(ch.Removes), safe(ch.Key))
+					continue
+				}
 				fmt.Fprintf(&b, "      %s %s\n", safe(ch.Action), safe(ch.Key))
 			}
 		}

@@ -75,20 +75,14 @@ func candidate(c *reconciler.Candidate) *pb.Candidate {
 	return out
 }
 
-// gatedChange names what is asked about; for something undeclared that goes
-// besides, the action holds its address.
 func gatedChange(c plan.GatedChange) *pb.GatedChange {
-	out := &pb.GatedChange{Key: c.Key.String(), Action: string(c.Action)}
-	if c.Removes != "" {
-		out.Action += fmt.Sprintf(" %s, which nobody declared, by", c.Removes)
-	}
-	return out
+	return &pb.GatedChange{Key: c.Key.String(), Action: string(c.Action), Removes: c.Removes}
 }
 
 func counts(c plan.Counts) *pb.Counts {
 	return &pb.Counts{
 		Create: int32(c.Create), Update: int32(c.Update), Adopt: int32(c.Adopt), Delete: int32(c.Delete),
-		Forget: int32(c.Forget), Blocked: int32(c.Blocked), Drifted: int32(c.Drifted),
+		Forget: int32(c.Forget), Blocked: int32(c.Blocked), Drifted: int32(c.Drifted), Remove: int32(c.Remove),
 	}
 }
 

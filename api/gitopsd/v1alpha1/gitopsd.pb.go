@@ -1043,6 +1043,7 @@ type GatedChange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	Action        string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	Removes       string                 `protobuf:"bytes,3,opt,name=removes,proto3" json:"removes,omitempty"` // address of something undeclared that the change of key deletes besides; "" is key itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1087,6 +1088,13 @@ func (x *GatedChange) GetKey() string {
 func (x *GatedChange) GetAction() string {
 	if x != nil {
 		return x.Action
+	}
+	return ""
+}
+
+func (x *GatedChange) GetRemoves() string {
+	if x != nil {
+		return x.Removes
 	}
 	return ""
 }
@@ -1236,6 +1244,7 @@ type Counts struct {
 	Forget        int32                  `protobuf:"varint,5,opt,name=forget,proto3" json:"forget,omitempty"`
 	Blocked       int32                  `protobuf:"varint,6,opt,name=blocked,proto3" json:"blocked,omitempty"`
 	Drifted       int32                  `protobuf:"varint,7,opt,name=drifted,proto3" json:"drifted,omitempty"`
+	Remove        int32                  `protobuf:"varint,8,opt,name=remove,proto3" json:"remove,omitempty"` // undeclared entries that go besides
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1315,6 +1324,13 @@ func (x *Counts) GetBlocked() int32 {
 func (x *Counts) GetDrifted() int32 {
 	if x != nil {
 		return x.Drifted
+	}
+	return 0
+}
+
+func (x *Counts) GetRemove() int32 {
+	if x != nil {
+		return x.Remove
 	}
 	return 0
 }
@@ -3364,10 +3380,11 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"\x04Gate\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x127\n" +
-	"\achanges\x18\x03 \x03(\v2\x1d.gitopsd.v1alpha1.GatedChangeR\achanges\"7\n" +
+	"\achanges\x18\x03 \x03(\v2\x1d.gitopsd.v1alpha1.GatedChangeR\achanges\"Q\n" +
 	"\vGatedChange\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
-	"\x06action\x18\x02 \x01(\tR\x06action\"R\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x18\n" +
+	"\aremoves\x18\x03 \x01(\tR\aremoves\"R\n" +
 	"\aFinding\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x10\n" +
 	"\x03msg\x18\x02 \x01(\tR\x03msg\x12!\n" +
@@ -3377,7 +3394,7 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"\x05owned\x18\x02 \x01(\x05R\x05owned\x12\x18\n" +
 	"\adrifted\x18\x03 \x01(\x05R\adrifted\x12\x16\n" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x18\n" +
-	"\ablocked\x18\x05 \x01(\x05R\ablocked\"\xb2\x01\n" +
+	"\ablocked\x18\x05 \x01(\x05R\ablocked\"\xca\x01\n" +
 	"\x06Counts\x12\x16\n" +
 	"\x06create\x18\x01 \x01(\x05R\x06create\x12\x16\n" +
 	"\x06update\x18\x02 \x01(\x05R\x06update\x12\x14\n" +
@@ -3385,7 +3402,8 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"\x06delete\x18\x04 \x01(\x05R\x06delete\x12\x16\n" +
 	"\x06forget\x18\x05 \x01(\x05R\x06forget\x12\x18\n" +
 	"\ablocked\x18\x06 \x01(\x05R\ablocked\x12\x18\n" +
-	"\adrifted\x18\a \x01(\x05R\adrifted\"\xf0\x01\n" +
+	"\adrifted\x18\a \x01(\x05R\adrifted\x12\x16\n" +
+	"\x06remove\x18\b \x01(\x05R\x06remove\"\xf0\x01\n" +
 	"\fDriftedField\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x125\n" +
 	"\x06change\x18\x02 \x01(\v2\x1d.gitopsd.v1alpha1.FieldChangeR\x06change\x129\n" +
