@@ -77,7 +77,8 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	}
 	client := gitopsdv1alpha1connect.NewControlServiceClient(
 		&http.Client{Transport: transport}, "http://gitopsd",
-		connect.WithReadMaxBytes(MaxResponse), connect.WithSendMaxBytes(MaxRequest))
+		connect.WithReadMaxBytes(MaxResponse), connect.WithSendMaxBytes(MaxRequest),
+		connect.WithAcceptCompression("gzip", nil, nil)) // nothing to gain inside one host
 	return &Client{ControlServiceClient: client, transport: transport, socket: socket}, nil
 }
 
