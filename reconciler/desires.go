@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -49,6 +50,45 @@ func (r *registry) replaceDesire(application string, old, d desire) {
 		d.version++
 	}
 	r.desires[application] = d
+	r.hear()
+}
+
+// hear wakes who waits for all applications of a source to have looked at a
+// revision; the caller holds the lock.
+func (r *registry) hear() {
+	tried := map[string]uint64{} // by source: what all have looked at
+	for _, d := range r.desires {
+		if least, known := tried[d.source]; !known || d.tried < least {
+			tried[d.source] = d.tried
+		}
+	}
+	if !maps.Equal(tried, r.tried) {
+		close(r.heardAll)
+		r.heardAll = make(chan struct{})
+	}
+	r.tried = tried
+}
+
+// awaitTried waits until every other application of a source has looked at
+// revision seq, or ctx ends.
+func (r *registry) awaitTried(ctx context.Context, application, source string, seq uint64) {
+	for {
+		r.mu.RLock()
+		behind := false
+		for name, d := range r.desires {
+			behind = behind || name != application && d.source == source && d.tried < seq
+		}
+		heard := r.heardAll
+		r.mu.RUnlock()
+		if !behind {
+			return
+		}
+		select {
+		case <-heard:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // resetDesire says of an application that starts that nothing is known of it yet;
@@ -93,6 +133,7 @@ func (r *registry) dropDesire(application string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.desires, application)
+	r.hear()
 }
 
 // claim is a key that an application wants and another one wants too, or owns

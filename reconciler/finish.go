@@ -120,7 +120,7 @@ func (a *app) finishCandidate(st *appState, res roundResult, now time.Time) {
 	if res.candidate.State == CandidatePending {
 		return
 	}
-	if previous != nil && previous.Revision == res.candidate.Revision && previous.State == res.candidate.State && previous.Reason == res.candidate.Reason {
+	if a.toldOf(st, previous, res.candidate) {
 		return
 	}
 	kind, verb := EventRefused, "refused"
@@ -139,6 +139,18 @@ func (a *app) tellHold(before, now *Candidate) {
 	}
 	a.tell(EventHeld, fmt.Sprintf("held of %s: %s", shortRevision(now.Revision), now.Reason),
 		map[string]any{"revision": now.Revision, "digest": now.Digest, "removes": removes(now.Gates)})
+}
+
+// toldOf reports whether what became of a candidate was told before, be it in
+// another life of the process.
+func (a *app) toldOf(st *appState, previous, c *Candidate) bool {
+	if c.State == CandidateHeld { // the same set of changes
+		return st.record.Asked == c.asked()
+	}
+	if previous != nil && previous.Revision == c.Revision && previous.State == c.State && previous.Reason == c.Reason {
+		return true
+	}
+	return st.record.Last == lastOutcome{Revision: c.Revision, Outcome: OutcomeRefused, Reason: c.Reason}
 }
 
 // setHopes says which news of other applications this one waits for.

@@ -35,8 +35,18 @@ type appRecord struct {
 	// read with; see pipeline.input.
 	Input      string `json:"input,omitempty"`
 	HistorySeq uint64 `json:"historySeq,omitempty"`
-	// Last is the newest line of the history, so that a restart does not repeat it.
-	Last lastOutcome `json:"last,omitzero"`
+	// Owed says that the history does not tell yet how Revision ended.
+	Owed bool `json:"owed,omitempty"`
+	// Last is the newest line of the history, and Asked what an approval was asked
+	// for last, so that a restart does not repeat them.
+	Last  lastOutcome `json:"last,omitzero"`
+	Asked asked       `json:"asked,omitzero"`
+}
+
+// asked names what an approval was asked for.
+type asked struct {
+	Revision string `json:"revision"`
+	Digest   string `json:"digest"`
 }
 
 type lastOutcome struct {
@@ -106,6 +116,7 @@ func (m *Manager) appendHistory(ctx context.Context, name string, rec appRecord,
 	rec.HistorySeq++
 	e.Seq = rec.HistorySeq
 	rec.Last = lastOutcome{Revision: e.Revision, Outcome: e.Outcome, Reason: e.Reason}
+	rec.Owed = rec.Owed && e.Outcome != OutcomeSynced && e.Outcome != OutcomePartial
 	line, err := jsonOp(historyKey(name, e.Seq), e)
 	if err != nil {
 		return rec, err

@@ -31,6 +31,10 @@ type registry struct {
 	owned     map[string]map[plan.Key]struct{}
 	left      map[string]map[plan.Key]struct{} // those of owned that were left behind
 	desires   map[string]desire
+	// tried is, by source, the newest revision that all its applications have looked
+	// at; heardAll is closed and replaced when that changes.
+	tried    map[string]uint64
+	heardAll chan struct{}
 	// places names, by target, the place that the target acts on.
 	places map[string]string
 	// reserved are the keys and locators of writes that the store has not taken
@@ -48,6 +52,7 @@ func newRegistry(s store.Store, epoch uint64) *registry {
 		store: s, epoch: epoch,
 		entries: map[plan.Key]plan.Entry{}, byLocator: map[locator]plan.Key{},
 		owned: map[string]map[plan.Key]struct{}{}, left: map[string]map[plan.Key]struct{}{}, desires: map[string]desire{},
+		heardAll: make(chan struct{}),
 		reserved: map[reservation]struct{}{}, freed: make(chan struct{}),
 	}
 }

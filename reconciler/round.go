@@ -198,6 +198,8 @@ func (r *round) restoreAccepted(ctx context.Context) {
 	}
 	if state.revision == r.head.revision {
 		state.seq, state.commit = r.head.seq, r.head.commit
+	} else if s := r.m.source(r.app.Source); s != nil { // its place in the order is not known
+		state.commit = s.describe(ctx, state.revision)
 	}
 	r.accepted, r.out.accepted, r.out.restored = state, state, true
 	r.judgedBy = ""

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/plan"
@@ -25,6 +27,7 @@ func (r *round) considerCandidate(ctx context.Context) {
 	}{
 		{PhaseRendering, r.renderCandidate},
 		{PhaseRendering, r.judgeCandidate},
+		{PhaseWaiting, r.checkRivals},
 		{PhaseWaiting, r.awaitOthers},
 		{PhaseObserving, r.observeCandidate},
 		{PhasePlanning, r.planCandidate},
@@ -91,6 +94,7 @@ func (r *round) renderCandidate(ctx context.Context, cand *Candidate) error {
 	}
 	state.seq, state.commit = r.head.seq, r.head.commit
 	r.candidate, r.delta = state, delta
+	r.m.registry.setDesire(r.app.Name, desire{source: r.app.Source, seq: state.seq, state: state})
 	return nil
 }
 
@@ -120,16 +124,36 @@ func (r *round) judgeCandidate(ctx context.Context, cand *Candidate) error {
 	if len(cand.Denied) > 0 {
 		return r.refuse(cand, denial(cand.Denied))
 	}
-	return r.checkRivals(cand)
+	return nil
+}
+
+// claims reports whether the candidate declares what the application does not own.
+func (r *round) claims() bool {
+	return slices.ContainsFunc(r.delta, func(k plan.Key) bool {
+		item, wanted := r.candidate.items.get(k)
+		e, owned := r.m.registry.entry(r.app.Name, k)
+		return wanted && (!owned || e.Owner != r.app.Name || e.Locator != item.Locator)
+	})
 }
 
 func denial(denied []policies.Finding) error {
 	return fmt.Errorf("denied by policy %s: %s%s; mend it in a new commit", denied[0].Rule, denied[0].Msg, more(len(denied)-1))
 }
 
+// rivalPatience is how long a revision that declares something new waits for the
+// other applications of its source to look at it: who is busy for longer is too
+// late, and finds that it is declared already.
+const rivalPatience = 10 * time.Second
+
 // checkRivals refuses keys or addresses that another application desires too,
-// and waits for one that owns them and has not looked at this revision yet.
-func (r *round) checkRivals(cand *Candidate) error {
+// and waits for one that owns them and has not looked at this revision yet. What
+// two declare in one commit is refused to both, whoever looks first.
+func (r *round) checkRivals(ctx context.Context, cand *Candidate) error {
+	if r.claims() {
+		limited, cancel := context.WithTimeout(ctx, rivalPatience)
+		r.m.registry.awaitTried(limited, r.app.Name, r.app.Source, r.candidate.seq)
+		cancel()
+	}
 	c, found := r.m.registry.rival(r.app.Name, r.app.Source, r.candidate, r.delta)
 	if !found {
 		return nil
@@ -261,7 +285,7 @@ func (r *round) acceptCandidate(ctx context.Context, _ *Candidate) error {
 	if r.matters() {
 		rec := r.record
 		rec.Revision, rec.Source, rec.AcceptedAt = r.candidate.revision, r.app.Source, r.m.opts.Now()
-		rec.Input = r.app.pipe.input(r.candidate)
+		rec.Input, rec.Owed = r.app.pipe.input(r.candidate), true
 		if err := r.m.keep(ctx, r.app.Source, "app/"+r.app.Name, rec.Revision); err != nil {
 			return err
 		}

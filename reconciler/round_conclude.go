@@ -26,6 +26,9 @@ func (r *round) conclude(ctx context.Context) {
 	if entry == nil {
 		return
 	}
+	if entry.Outcome == OutcomeHeld {
+		r.out.record.Asked = r.out.candidate.asked()
+	}
 	rec, err := r.m.appendHistory(ctx, r.app.Name, r.out.record, *entry)
 	if err != nil {
 		r.out.message = errors.Join(errors.New("the history was not written"), err).Error()
@@ -43,12 +46,15 @@ func (r *round) historyEntry() *HistoryEntry {
 	if r.approval != nil {
 		e.Approver = r.approval.By
 	}
-	last := r.record.Last
+	last, planned := r.record.Last, r.out.before
 	switch c := r.out.candidate; {
 	case c != nil && c.State == CandidateRefused:
-		e.Outcome, e.Reason = OutcomeRefused, c.Reason
+		e.Outcome, e.Reason, planned = OutcomeRefused, c.Reason, r.out.proposed
 	case c != nil && c.State == CandidateHeld:
-		e.Outcome, e.Reason = OutcomeHeld, c.Reason
+		if r.record.Asked == c.asked() {
+			return nil
+		}
+		e.Outcome, e.Reason, planned = OutcomeHeld, c.Reason, r.out.proposed
 	case !r.news(last):
 		return nil
 	default:
@@ -61,24 +67,25 @@ func (r *round) historyEntry() *HistoryEntry {
 			}
 		}
 	}
-	if r.out.before != nil {
-		e.Counts = r.out.before.Counts
-	} else if r.out.proposed != nil {
-		e.Counts = r.out.proposed.Counts
+	if planned != nil {
+		e.Counts = planned.Counts
 	}
-	if last.Revision == e.Revision && last.Outcome == e.Outcome && last.Reason == e.Reason && e.Approver == "" {
+	if e.Outcome != OutcomeHeld && e.Approver == "" && last == (lastOutcome{Revision: e.Revision, Outcome: e.Outcome, Reason: e.Reason}) {
+		r.out.record.Owed = r.out.record.Owed && e.Outcome == OutcomeRefused // else it is told already
 		return nil
 	}
 	return &e
 }
 
+func (c *Candidate) asked() asked { return asked{Revision: c.Revision, Digest: c.Digest} }
+
 // news reports whether the accepted revision has come to an end worth a line:
-// it was just accepted, an approval was used, or what was open is complete.
+// it is not told yet, an approval was used, or what was open is complete.
 func (r *round) news(last lastOutcome) bool {
 	if r.accepted == nil || r.out.before == nil {
 		return false
 	}
-	return r.out.first || r.approval != nil && r.out.deleted > 0 || last.Outcome == OutcomePartial && last.Revision == r.record.Revision
+	return r.record.Owed || r.approval != nil && r.out.deleted > 0 || last.Outcome == OutcomePartial && last.Revision == r.record.Revision
 }
 
 // open counts the objects of the whole application that are not as desired.
