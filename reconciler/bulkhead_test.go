@@ -18,19 +18,19 @@ import (
 // calls is that of the pool, and when it answers again everything converges
 // without a herd.
 func TestOneTargetHangs(t *testing.T) {
-	const n = 1000
+	const n, interval = 1000, 2 * time.Minute
 	simulate(t, func(s *sim) {
 		s.worlds["two"] = memapply.NewWorld()
 		files := map[string]string{}
 		for i := range n {
 			name := fmt.Sprintf("app%04d", i)
 			target := []string{"one", "two"}[i%2]
-			s.app(name, name, func(a *Application) { a.Routes = []appliers.Route{{Target: target}} })
+			s.app(name, name, func(a *Application) { a.Routes, a.Interval = []appliers.Route{{Target: target}}, interval })
 			files[name+"/x.yaml"] = thing(name, "1")
 		}
 		s.commit(files)
 		s.start()
-		s.pass(2 * time.Minute)
+		s.pass(time.Minute)
 		for i := range n {
 			s.wantSync(fmt.Sprintf("app%04d", i), Synced, "")
 		}
@@ -47,7 +47,7 @@ func TestOneTargetHangs(t *testing.T) {
 		s.pass(5 * time.Minute)
 		for i := 0; i < n; i += 2 {
 			st := s.status(fmt.Sprintf("app%04d", i))
-			if st.Sync != Synced || time.Since(st.ObservedAt) > 2*time.Minute {
+			if st.Sync != Synced || time.Since(st.ObservedAt) > interval+interval/2 {
 				t.Fatalf("%s is hindered: %s %s, seen %s ago", st.Application, st.Sync, st.Message, time.Since(st.ObservedAt))
 			}
 		}
@@ -64,7 +64,7 @@ func TestOneTargetHangs(t *testing.T) {
 		before := s.worlds["two"].Counters()
 		s.worlds["two"].SetFaults(memapply.Faults{})
 		close(hang)
-		s.pass(20 * time.Minute)
+		s.pass(12 * time.Minute)
 		for i := range n {
 			s.wantSync(fmt.Sprintf("app%04d", i), Synced, "")
 		}
@@ -75,20 +75,27 @@ func TestOneTargetHangs(t *testing.T) {
 	})
 }
 
+// startHanging starts n applications, app00 and so on, whose target hangs until
+// the channel is closed.
+func (s *sim) startHanging(n int) chan struct{} {
+	files := map[string]string{}
+	for i := range n {
+		name := fmt.Sprintf("app%02d", i)
+		s.app(name, name)
+		files[name+"/x.yaml"] = thing(name, "1")
+	}
+	s.commit(files)
+	hang := make(chan struct{})
+	s.worlds["one"].SetFaults(memapply.Faults{Hang: hang})
+	s.start()
+	s.pass(time.Second)
+	return hang
+}
+
 // Ending the process while calls hang takes the grace of one call, not of all.
 func TestStopWhileTargetHangs(t *testing.T) {
 	simulate(t, func(s *sim) {
-		files := map[string]string{}
-		for i := range 50 {
-			name := fmt.Sprintf("app%02d", i)
-			s.app(name, name)
-			files[name+"/x.yaml"] = thing(name, "1")
-		}
-		s.commit(files)
-		hang := make(chan struct{})
-		s.worlds["one"].SetFaults(memapply.Faults{Hang: hang})
-		s.start()
-		s.pass(time.Second)
+		hang := s.startHanging(50)
 		began := time.Now()
 		s.stop()
 		if took := time.Since(began); took > 10*time.Second {
@@ -102,17 +109,7 @@ func TestStopWhileTargetHangs(t *testing.T) {
 // A reload replaces many applications at once while their target hangs.
 func TestReloadWhileTargetHangs(t *testing.T) {
 	simulate(t, func(s *sim) {
-		files := map[string]string{}
-		for i := range 50 {
-			name := fmt.Sprintf("app%02d", i)
-			s.app(name, name)
-			files[name+"/x.yaml"] = thing(name, "1")
-		}
-		s.commit(files)
-		hang := make(chan struct{})
-		s.worlds["one"].SetFaults(memapply.Faults{Hang: hang})
-		s.start()
-		s.pass(time.Second)
+		hang := s.startHanging(50)
 		for i := range 50 {
 			name := fmt.Sprintf("app%02d", i)
 			s.app(name, name, func(a *Application) { a.Interval = 2 * time.Minute })

@@ -14,6 +14,18 @@ func addressed(name, address, value string) string {
 	return strings.Replace(thing(name, value), "spec:\n", "spec:\n  address: "+address+"\n", 1)
 }
 
+// wantHandedOver holds that x went from one application to another, both are in
+// step, and of three objects none was written again.
+func (s *sim) wantHandedOver(from, to string) {
+	s.t.Helper()
+	s.wantSync(from, Synced, "")
+	s.wantSync(to, Synced, "")
+	s.wantCounts("one", 3, 0, 0)
+	if got := s.owner("one", "x"); got != to {
+		s.t.Errorf("owner %q, want %s", got, to)
+	}
+}
+
 // D-55: a file that is renamed is no change of its object.
 func TestRenamedFileWritesNothing(t *testing.T) {
 	simulate(t, func(s *sim) {
@@ -71,12 +83,7 @@ func TestObjectMovesBetweenApplications(t *testing.T) {
 				s.start()
 				s.commit(map[string]string{"from/x.yaml": "", "to/x.yaml": thing("x", "1")})
 				s.pass(15 * time.Second)
-				s.wantSync(from, Synced, "")
-				s.wantSync(to, Synced, "")
-				s.wantCounts("one", 3, 0, 0)
-				if got := s.owner("one", "x"); got != to {
-					t.Errorf("owner %q, want %s", got, to)
-				}
+				s.wantHandedOver(from, to)
 				if n := s.eventKinds()[EventMoved]; n != 1 {
 					t.Errorf("%d events of the move, want 1", n)
 				}
@@ -111,12 +118,7 @@ func TestObjectMovesInTwoCommits(t *testing.T) {
 		s.wantQuiet("two-app", time.Hour, 70)
 		s.commit(map[string]string{"from/x.yaml": ""})
 		s.pass(15 * time.Second)
-		s.wantSync("one-app", Synced, "")
-		s.wantSync("two-app", Synced, "")
-		s.wantCounts("one", 3, 0, 0)
-		if got := s.owner("one", "x"); got != "two-app" {
-			t.Errorf("owner %q", got)
-		}
+		s.wantHandedOver("one-app", "two-app")
 	})
 }
 
@@ -135,12 +137,7 @@ func TestObjectMovesBetweenSources(t *testing.T) {
 		s.wantSync("there", OutOfSync, "also declared by application here at app/x.yaml:1")
 		s.commit(map[string]string{"app/x.yaml": ""})
 		s.pass(15 * time.Second)
-		s.wantSync("here", Synced, "")
-		s.wantSync("there", Synced, "")
-		s.wantCounts("one", 3, 0, 0)
-		if got := s.owner("one", "x"); got != "there" {
-			t.Errorf("owner %q", got)
-		}
+		s.wantHandedOver("here", "there")
 	})
 }
 
@@ -205,12 +202,7 @@ func TestHandoverWaits(t *testing.T) {
 				hinder.after(s, commit)
 				s.commit(commit)
 				s.pass(15 * time.Second)
-				s.wantSync("a", Synced, "")
-				s.wantSync("b", Synced, "")
-				s.wantCounts("one", 3, 0, 0)
-				if got := s.owner("one", "x"); got != "b" {
-					t.Errorf("owner %q", got)
-				}
+				s.wantHandedOver("a", "b")
 			})
 		})
 	}

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -26,7 +27,21 @@ import (
 	memsource "github.com/gitopsd/gitopsd/sources/memory"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// gateChecks is how many lives a property test draws unless -rapid.checks says
+// otherwise: each life is some 40 steps of a whole loop.
+const gateChecks = "40"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	told := false
+	flag.Visit(func(f *flag.Flag) { told = told || f.Name == "rapid.checks" })
+	if !told {
+		if err := flag.Set("rapid.checks", gateChecks); err != nil {
+			panic(err)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // sim is a whole loop on memory parts inside a bubble of fake time: a
 // repository "fleet" with branch main, a target "one" (and what else a test
