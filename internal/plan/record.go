@@ -1,14 +1,11 @@
 package plan
 
 import (
-	"bytes"
-	"compress/flate"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 
@@ -17,7 +14,9 @@ import (
 
 // recordV1 begins a stored record: this byte, the length of the envelope (uvarint),
 // the envelope (the entry as JSON, without Applied and Writing), the length of the
-// packed paths, the paths, and the digests. A record that begins with a brace is
+// packed paths, the paths, and the digests. The paths are sorted, and each is
+// written as the length that it shares with the one before, together with what is
+// said of it, the length of what follows, and that. A record that begins with a brace is
 // plain JSON, as it was written before there were versions.
 const recordV1 = 1
 
@@ -26,20 +25,20 @@ const (
 	pathApplied byte = 1 << iota // in Applied: a digest follows
 	pathWriting                  // in Writing
 	pathSame                     // in both, with one digest, which is stored once
+
+	pathBits = 3 // the shared length comes above these
 )
 
 // digestSize is that of a manifest.Digest in bytes.
 const digestSize = 16
 
-// maxPaths bounds what the packed paths of a damaged record may unpack to.
-const maxPaths = 64 << 20
-
 var errRecord = errors.New("record of an object is damaged or of a newer version")
 
 // MarshalRecord returns the form of an entry that is stored: small, because an
 // object of 10,000 fields has 20,000 digests while it is written. A path costs
-// what is left of it after compression, a digest 16 bytes, and one that a write
-// in flight leaves as it is nothing.
+// what it does not share with the one before it, a digest 16 bytes, and one that a
+// write in flight leaves as it is nothing. Nothing is compressed: most records are
+// small, and setting up a compressor for each would cost more than all the rest.
 func (e Entry) MarshalRecord() ([]byte, error) {
 	paths, digests, err := packApplied(e.Applied, e.Writing)
 	if err != nil {
@@ -102,8 +101,8 @@ func section(data []byte) (part, rest []byte, err error) {
 	return data[size:][:n], data[size:][n:], nil
 }
 
-// packApplied returns the paths of both, sorted and compressed, each with what is
-// said of it, and their digests in the same order.
+// packApplied returns the paths of both, each with what is said of it, and their
+// digests in the same order.
 func packApplied(applied, writing Applied) (packed, digests []byte, err error) {
 	all := make(map[manifest.Pointer]struct{}, len(applied))
 	for p := range applied {
@@ -112,7 +111,7 @@ func packApplied(applied, writing Applied) (packed, digests []byte, err error) {
 	for p := range writing {
 		all[p] = struct{}{}
 	}
-	var plain []byte
+	before := manifest.Pointer("")
 	for _, p := range slices.Sorted(maps.Keys(all)) {
 		was, isApplied := applied[p]
 		next, isWriting := writing[p]
@@ -126,7 +125,10 @@ func packApplied(applied, writing Applied) (packed, digests []byte, err error) {
 		if isApplied && isWriting && was == next {
 			says |= pathSame
 		}
-		plain = append(binary.AppendUvarint(append(plain, says), uint64(len(p))), p...)
+		shared := common(before, p)
+		packed = binary.AppendUvarint(packed, uint64(shared)<<pathBits|uint64(says))
+		packed = append(binary.AppendUvarint(packed, uint64(len(p)-shared)), p[shared:]...)
+		before = p
 		if isApplied {
 			if digests, err = appendDigest(digests, was); err != nil {
 				return nil, nil, err
@@ -138,14 +140,16 @@ func packApplied(applied, writing Applied) (packed, digests []byte, err error) {
 			}
 		}
 	}
-	var b bytes.Buffer
-	w, err := flate.NewWriter(&b, flate.BestSpeed)
-	if err != nil {
-		return nil, nil, err
+	return packed, digests, nil
+}
+
+// common returns the length of what two paths begin with.
+func common(a, b manifest.Pointer) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
 	}
-	_, err = w.Write(plain)
-	err = errors.Join(err, w.Close())
-	return b.Bytes(), digests, err
+	return n
 }
 
 func appendDigest(to []byte, d manifest.Digest) ([]byte, error) {
@@ -157,10 +161,6 @@ func appendDigest(to []byte, d manifest.Digest) ([]byte, error) {
 }
 
 func (e *Entry) unpack(packed, digests []byte) error {
-	plain, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(packed)), maxPaths))
-	if err != nil {
-		return errRecord
-	}
 	next := func() (manifest.Digest, error) {
 		if len(digests) < digestSize {
 			return "", errRecord
@@ -169,14 +169,18 @@ func (e *Entry) unpack(packed, digests []byte) error {
 		digests = digests[digestSize:]
 		return d, nil
 	}
-	for len(plain) > 0 {
-		says := plain[0]
-		path, rest, err := section(plain[1:])
+	var p manifest.Pointer
+	for len(packed) > 0 {
+		head, n := binary.Uvarint(packed)
+		says, shared := byte(head)&(1<<pathBits-1), head>>pathBits
+		if n <= 0 || shared > uint64(len(p)) {
+			return errRecord
+		}
+		path, rest, err := section(packed[n:])
 		if err != nil || says&pathApplied != 0 && e.Applied == nil || says&pathWriting != 0 && e.Writing == nil {
 			return errRecord
 		}
-		plain = rest
-		p := manifest.Pointer(path)
+		packed, p = rest, p[:shared]+manifest.Pointer(path)
 		var d manifest.Digest
 		if says&pathApplied != 0 {
 			if d, err = next(); err != nil {
