@@ -11,6 +11,7 @@ import (
 	"github.com/gitopsd/gitopsd/internal/manifest"
 	"github.com/gitopsd/gitopsd/internal/plan"
 	"github.com/gitopsd/gitopsd/internal/render"
+	"github.com/gitopsd/gitopsd/policies"
 )
 
 // app is one application: a goroutine that owns its state and does no I/O. It
@@ -85,8 +86,9 @@ type appState struct {
 	proposed  *plan.Plan // what the candidate would do; nil when it was not planned
 	observed  keyMap[plan.Observed]
 	unhealthy map[plan.Key]appliers.Health
-	lookedAt  time.Time // oldest answer of the last complete look
-	syncedAt  time.Time // when a round last found everything as desired
+	cautions  map[plan.Key][]policies.Finding // what policies warned of, by the change last judged
+	lookedAt  time.Time                       // oldest answer of the last complete look
+	syncedAt  time.Time                       // when a round last found everything as desired
 	nextLook  time.Time
 	failures  map[plan.Key]failure
 	blocked   map[plan.Key]string

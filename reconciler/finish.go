@@ -3,11 +3,13 @@ package reconciler
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/plan"
+	"github.com/gitopsd/gitopsd/policies"
 )
 
 // finish takes in what a round brought back.
@@ -54,6 +56,7 @@ func (a *app) finish(st *appState, res roundResult) {
 	replaceScope(st.blocked, res.scope, res.blocked)
 	replaceScope(st.pending, res.scope, res.pending)
 	replaceScope(st.unhealthy, res.scope, res.unhealthy)
+	st.takeCautions(res)
 	a.scheduleLooks(st, now)
 	if res.again {
 		a.again()
@@ -78,6 +81,33 @@ func replaceScope[V any](known map[plan.Key]V, scope map[plan.Key]struct{}, news
 		}
 	}
 	maps.Copy(known, news)
+}
+
+// takeCautions keeps what policies warned of: about a change until another one of
+// the same object is judged, and no longer than until the next revision is.
+func (st *appState) takeCautions(res roundResult) {
+	if res.cautioned {
+		clear(st.cautions)
+	}
+	for k, warned := range res.cautions {
+		if len(warned) == 0 {
+			delete(st.cautions, k)
+		} else {
+			st.cautions[k] = warned
+		}
+	}
+}
+
+// cautionList is at most maxErrors of the cautions, sorted by key.
+func (st *appState) cautionList() []policies.Finding {
+	var out []policies.Finding
+	for _, k := range slices.SortedFunc(maps.Keys(st.cautions), plan.Key.Compare) {
+		out = append(out, st.cautions[k]...)
+	}
+	if len(out) > maxErrors {
+		out = append(out[:maxErrors], policies.Finding{Msg: "and more"})
+	}
+	return out
 }
 
 // scheduleLooks sets when objects are looked at again that nobody will report.

@@ -13,6 +13,7 @@ import (
 	"github.com/gitopsd/gitopsd/internal/manifest"
 	"github.com/gitopsd/gitopsd/internal/plan"
 	"github.com/gitopsd/gitopsd/internal/store"
+	"github.com/gitopsd/gitopsd/policies"
 )
 
 // Where the loop keeps its records. The inventory and the sources have their own.
@@ -185,7 +186,7 @@ const maxDriftRecords = 1000
 func (m *Manager) newState() *appState {
 	return &appState{
 		failures: map[plan.Key]failure{}, blocked: map[plan.Key]string{}, pending: map[plan.Key]time.Time{},
-		unhealthy: map[plan.Key]appliers.Health{}, drift: map[plan.FieldRef]DriftedField{}, nextLook: m.opts.Now(),
+		unhealthy: map[plan.Key]appliers.Health{}, cautions: map[plan.Key][]policies.Finding{}, drift: map[plan.FieldRef]DriftedField{}, nextLook: m.opts.Now(),
 	}
 }
 

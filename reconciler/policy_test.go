@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +161,64 @@ func TestChangeRules(t *testing.T) {
 		}
 		s.wantQuiet("web", time.Hour, 70)
 		s.wantCounts("one", 3, 1, 0)
+	})
+}
+
+// What rules about changes warn of hinders nothing and is told: of a revision
+// until the next one is judged, of a heal until the object changes again.
+func TestChangeWarnings(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.judge = &rules{digest: "p1", warn: func(c policies.Change) string {
+			if c.Change.Action != plan.Create && c.Change.Key.ID.Name == "a" {
+				return "look at a"
+			}
+			return ""
+		}}
+		warned := func(want ...string) {
+			t.Helper()
+			var have []string
+			for _, w := range s.status("web").Warnings {
+				have = append(have, w.Rule+" "+w.Msg)
+			}
+			if !slices.Equal(have, want) {
+				t.Errorf("warnings %q, want %q", have, want)
+			}
+		}
+		s.app("web", ".")
+		s.commit(map[string]string{"a.yaml": thing("a", "1"), "b.yaml": thing("b", "1")})
+		s.start()
+		warned()
+		s.commit(map[string]string{"a.yaml": thing("a", "2"), "b.yaml": thing("b", "2")})
+		s.pass(15 * time.Second)
+		s.wantSync("web", Synced, "")
+		warned("test.warn a.yaml:1: test.example/Thing/a: update: look at a")
+		s.pass(time.Hour) // looks that find nothing to do say nothing new
+		warned("test.warn a.yaml:1: test.example/Thing/a: update: look at a")
+		s.commit(map[string]string{"b.yaml": thing("b", "3")})
+		s.pass(15 * time.Second)
+		warned()
+
+		s.worlds["one"].SetField("x", where("a"), "/spec/value", int64(9)) // a heal
+		s.pass(time.Second)
+		s.wantValue("one", "a", int64(2))
+		warned("test.warn a.yaml:1: test.example/Thing/a: update: look at a")
+		s.judge.set("p2", func(r *rules) { r.warn = nil })
+		if err := s.reload(); err != nil {
+			t.Fatal(err)
+		}
+		s.worlds["one"].SetField("x", where("a"), "/spec/value", int64(9))
+		s.pass(time.Second)
+		warned()
+		s.judge.set("p3", func(r *rules) { // beside a denial
+			r.change, r.warn = func(policies.Change) string { return "no" }, func(policies.Change) string { return "hm" }
+		})
+		if err := s.reload(); err != nil {
+			t.Fatal(err)
+		}
+		s.commit(map[string]string{"b.yaml": thing("b", "4")})
+		s.pass(15 * time.Second)
+		s.wantSync("web", OutOfSync, "update: no")
+		warned("test.warn b.yaml:1: test.example/Thing/b: update: hm")
 	})
 }
 

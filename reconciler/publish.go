@@ -25,6 +25,7 @@ func (a *app) publish(st *appState) {
 		s.Objects.Desired = st.accepted.items.len()
 		s.Warnings = append(st.accepted.findings(st.accepted.warned), st.remarks()...)
 	}
+	s.Warnings = append(s.Warnings, st.cautionList()...)
 	s.Drift = st.driftList()
 	s.Failures = a.failureList(st)
 	drifted := map[plan.Key]bool{}

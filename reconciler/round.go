@@ -8,6 +8,7 @@ import (
 
 	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/plan"
+	"github.com/gitopsd/gitopsd/policies"
 )
 
 // roundInput is what a round starts from: a snapshot that nobody else changes.
@@ -26,12 +27,13 @@ type roundInput struct {
 	pending   map[plan.Key]time.Time
 	drift     map[plan.FieldRef]DriftedField
 	suspended bool
-	restore   bool   // look for the accepted revision of the record first
-	rejudge   bool   // ask the policies about what is accepted
-	evaluate  bool   // look at the head of the source
-	full      bool   // look at every object
-	force     bool   // do not wait for the time of a retry
-	stuck     string // why restoring or judging did not work the last time
+	restore   bool      // look for the accepted revision of the record first
+	rejudge   bool      // ask the policies about what is accepted
+	evaluate  bool      // look at the head of the source
+	full      bool      // look at every object
+	force     bool      // do not wait for the time of a retry
+	stuck     string    // why restoring or judging did not work the last time
+	since     time.Time // when the head was first looked at; zero when it was not
 	dirty     []plan.Key
 }
 
@@ -63,6 +65,8 @@ type roundResult struct {
 	blocked   map[plan.Key]string
 	pending   map[plan.Key]time.Time // when to look at asynchronous work again
 	unhealthy map[plan.Key]appliers.Health
+	cautions  map[plan.Key][]policies.Finding // what policies warned of, by each change that was judged
+	cautioned bool                            // these are about a whole revision
 	applied   int
 	deleted   int
 	again     bool   // what had to wait can go on
@@ -80,6 +84,9 @@ type round struct {
 	candidate *desiredState // the head, rendered and judged; nil when not viable
 	delta     []plan.Key    // what differs between accepted and candidate
 	moves     []transfer
+	// undecided are the deletes that the candidate would bring unless another
+	// application, whose wishes are not known, takes the objects over.
+	undecided map[plan.Key]bool
 	// former is what the last look found at the old addresses of objects that were
 	// moved before their first write was confirmed.
 	former   map[plan.Key]plan.Observed
@@ -132,6 +139,7 @@ func (r *round) run(ctx context.Context) {
 		heard:   r.m.registry.heard(r.app.Name),
 		attempt: r.attempt, record: r.record, accepted: r.accepted, judgedBy: r.judgedBy, observed: r.observed,
 		failures: r.failures, pending: map[plan.Key]time.Time{}, writers: map[plan.Key]string{},
+		cautions: map[plan.Key][]policies.Finding{},
 	}
 	if r.restore {
 		r.restoreAccepted(ctx)

@@ -31,6 +31,7 @@ func (r *round) considerCandidate(ctx context.Context) {
 		{PhaseWaiting, r.awaitOthers},
 		{PhaseObserving, r.observeCandidate},
 		{PhasePlanning, r.planCandidate},
+		{PhaseWaiting, r.awaitHandover},
 		{PhasePlanning, r.judgeChanges},
 		{PhasePlanning, r.gateCandidate},
 		{PhaseApplying, r.acceptCandidate},
@@ -208,6 +209,52 @@ func (r *round) planCandidate(_ context.Context, cand *Candidate) error {
 	return nil
 }
 
+// handoverPatience is how long a revision that needs an approval for what may be
+// handed over instead waits for the other applications to look at it. Whatever
+// nobody is known to want by then counts as a delete.
+const handoverPatience = time.Minute
+
+// awaitHandover waits, where it decides whether the plan runs into a guard, until
+// the other applications have said which of the deletes they take over. Else part
+// of the revision would be written and its deletes be held only later.
+func (r *round) awaitHandover(ctx context.Context, cand *Candidate) error {
+	left := r.handoverLeft()
+	if !r.gatesUndecided() {
+		return nil
+	}
+	cand.contested = true // news of the others may free it
+	limited, cancel := context.WithTimeout(ctx, min(left, rivalPatience))
+	late := r.m.registry.awaitTried(limited, r.app.Name, r.app.Source, r.candidate.seq)
+	cancel()
+	if err := r.planCandidate(ctx, cand); err != nil {
+		return err
+	}
+	if late != "" && r.gatesUndecided() && r.handoverLeft() > 0 {
+		return fmt.Errorf("%d objects go, unless another application takes them over, and application %s has not looked at this revision yet; look at it with: gitopsd status %s",
+			len(r.undecided), late, late)
+	}
+	return nil
+}
+
+// handoverLeft is what is left of the patience with the other applications.
+func (r *round) handoverLeft() time.Duration {
+	since := r.since
+	if since.IsZero() {
+		since = r.started
+	}
+	return max(0, handoverPatience-r.m.opts.Now().Sub(since))
+}
+
+// gatesUndecided reports whether a guard that no approval covers is about a
+// delete of which nobody knows whether it is a hand-over instead.
+func (r *round) gatesUndecided() bool {
+	gates := r.out.before.Gates
+	return r.app.approved(r.app.pipe.input(r.candidate), gates, r.m.opts.Now()) == nil &&
+		slices.ContainsFunc(gates, func(g plan.Gate) bool {
+			return slices.ContainsFunc(g.Changes, func(c plan.GatedChange) bool { return r.undecided[c.Key] })
+		})
+}
+
 // judgeChanges asks the rules about changes. A denied intent refuses the
 // revision; a denied heal is blocked by itself.
 func (r *round) judgeChanges(ctx context.Context, cand *Candidate) error {
@@ -215,6 +262,7 @@ func (r *round) judgeChanges(ctx context.Context, cand *Candidate) error {
 	if err != nil {
 		return r.refuseForNow(cand, err)
 	}
+	r.out.cautioned = true
 	changed := map[plan.Key]bool{}
 	for _, k := range r.delta {
 		changed[k] = true
@@ -228,8 +276,7 @@ func (r *round) judgeChanges(ctx context.Context, cand *Candidate) error {
 	var denied []policies.Finding
 	for i := range r.out.before.Changes {
 		c := &r.out.before.Changes[i]
-		for _, f := range verdicts[c.Key] {
-			f.Msg = fmt.Sprintf("%s: %s: %s", named(c.Origin, c.Key.ID, ""), c.Action, f.Msg)
+		for _, f := range about(c, verdicts[c.Key].Deny) {
 			if intended(c) {
 				denied = append(denied, f)
 			} else if c.Blocked == "" {

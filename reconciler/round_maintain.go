@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/gitopsd/gitopsd/internal/plan"
 	"github.com/gitopsd/gitopsd/policies"
@@ -62,7 +63,7 @@ func (r *round) restrain(ctx context.Context, p *plan.Plan) {
 		return
 	}
 	block(p, func(c *plan.Change) string {
-		if denied := verdicts[c.Key]; len(denied) > 0 {
+		if denied := verdicts[c.Key].Deny; len(denied) > 0 {
 			return violation(denied[0].Rule, denied[0].Msg)
 		}
 		return ""
@@ -100,9 +101,9 @@ func violation(rule, msg string) string {
 	return fmt.Sprintf("PolicyViolation: %s: %s; it is left as it is until a commit or the policy changes", rule, msg)
 }
 
-// judgePlan asks about every change that would write and returns what was
-// denied, by key.
-func (r *round) judgePlan(ctx context.Context, p *plan.Plan, commit *policies.Commit) (map[plan.Key][]policies.Finding, error) {
+// judgePlan asks about every change that would write and returns the verdicts
+// by key. What they warn of is noted for the status.
+func (r *round) judgePlan(ctx context.Context, p *plan.Plan, commit *policies.Commit) (map[plan.Key]policies.Verdict, error) {
 	var changes []policies.Change
 	for i := range p.Changes {
 		c := &p.Changes[i]
@@ -122,13 +123,22 @@ func (r *round) judgePlan(ctx context.Context, p *plan.Plan, commit *policies.Co
 	if len(verdicts) != len(changes) {
 		return nil, fmt.Errorf("policy: %d verdicts for %d changes", len(verdicts), len(changes))
 	}
-	denied := map[plan.Key][]policies.Finding{}
+	byKey := make(map[plan.Key]policies.Verdict, len(changes))
 	for i, v := range verdicts {
-		if !v.Allowed() {
-			denied[changes[i].Change.Key] = v.Deny
-		}
+		c := changes[i].Change
+		byKey[c.Key] = v
+		r.out.cautions[c.Key] = about(c, v.Warn)
 	}
-	return denied, nil
+	return byKey, nil
+}
+
+// about names in findings the change that they are about.
+func about(c *plan.Change, findings []policies.Finding) []policies.Finding {
+	out := slices.Clone(findings)
+	for i := range out {
+		out[i].Msg = fmt.Sprintf("%s: %s: %s", named(c.Origin, c.Key.ID, ""), c.Action, out[i].Msg)
+	}
+	return out
 }
 
 // block sets the reason on every change that is not blocked yet and would do something.

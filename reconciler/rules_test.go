@@ -17,6 +17,7 @@ type rules struct {
 	digest  string
 	object  func(*manifest.Object) string
 	change  func(policies.Change) string
+	warn    func(policies.Change) string
 	err     error // of asking
 	loadErr error // of loading
 	asked   int
@@ -47,7 +48,7 @@ func (r *rules) config() PolicySetConfig {
 		if r.loadErr != nil {
 			return nil, r.loadErr
 		}
-		l := &loaded{rules: r, digest: r.digest, object: r.object, change: r.change}
+		l := &loaded{rules: r, digest: r.digest, object: r.object, change: r.change, warn: r.warn}
 		if r.wrap != nil {
 			return r.wrap(l), nil
 		}
@@ -61,6 +62,7 @@ type loaded struct {
 	digest string
 	object func(*manifest.Object) string
 	change func(policies.Change) string
+	warn   func(policies.Change) string
 }
 
 func (l *loaded) Digest() string { return l.digest }
@@ -95,6 +97,11 @@ func (l *loaded) Changes(_ context.Context, changes []policies.Change) ([]polici
 	for i, c := range changes {
 		if l.change != nil {
 			out[i] = verdict(l.change(c))
+		}
+		if l.warn != nil {
+			if why := l.warn(c); why != "" {
+				out[i].Warn = []policies.Finding{{Rule: "test.warn", Msg: why}}
+			}
 		}
 	}
 	return out, nil

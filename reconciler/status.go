@@ -68,7 +68,10 @@ type Status struct {
 	Drift []DriftedField
 	// Failures lists objects that could not be brought to the desired state, sorted by key.
 	Failures []Failure
-	// Warnings are what policies said without denying.
+	// Warnings are what policies said without denying, of the desired objects and of
+	// the changes judged last, and what targets say of objects that are as desired. A
+	// warning about a change stays until another change of that object, or another
+	// revision, is judged.
 	Warnings []policies.Finding
 	// Suspended is set while a person has stopped the application.
 	Suspended *Suspension
