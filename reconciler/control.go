@@ -36,6 +36,9 @@ type ObjectView struct {
 	Entry    *plan.Entry // nil when it is not owned
 	// Fields is the present difference, drift and intent together.
 	Fields []plan.FieldChange
+	// Health and Problem are those of ObjectSummary.
+	Health  appliers.HealthStatus
+	Problem string
 }
 
 // ObjectSummary is one object of an application in a list.

@@ -99,7 +99,8 @@ func (v *view) object(ref string) (ObjectView, error) {
 	if err != nil {
 		return ObjectView{}, err
 	}
-	out := ObjectView{Key: k}
+	known := v.summary(k)
+	out := ObjectView{Key: k, Health: known.Health, Problem: known.Problem}
 	if v.accepted != nil {
 		if item, ok := v.accepted.items.get(k); ok {
 			out.Desired, out.Origin, out.Locator = item.Object, item.Source.Origin(), item.Locator

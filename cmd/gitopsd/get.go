@@ -92,6 +92,7 @@ func objectJSON(o *pb.GetObjectResponse) ([]byte, error) {
 	}
 	return json.Marshal(map[string]any{
 		"key": o.Key, "origin": o.Origin, "locator": o.Locator, "presence": o.Presence, "reason": o.Reason, "state": o.State,
+		"health": o.Health, "problem": o.Problem,
 		"observedAt": stampText(o.ObservedAt.AsTime()), "fields": fields, "desired": value(o.DesiredJson), "live": value(o.LiveJson),
 	})
 }
@@ -99,7 +100,7 @@ func objectJSON(o *pb.GetObjectResponse) ([]byte, error) {
 func (c *cli) printObject(o *pb.GetObjectResponse) {
 	for _, line := range [][2]string{
 		{"object", o.Key}, {"origin", o.Origin}, {"locator", o.Locator}, {"presence", o.Presence}, {"reason", o.Reason},
-		{"inventory", o.State}, {"observed", stampText(o.ObservedAt.AsTime())},
+		{"inventory", o.State}, {"health", o.Health}, {"problem", o.Problem}, {"observed", stampText(o.ObservedAt.AsTime())},
 	} {
 		if line[1] != "" {
 			fmt.Fprintf(c.out, "%-10s %s\n", line[0]+":", safe(line[1]))

@@ -151,6 +151,7 @@ func objectView(v *reconciler.ObjectView) (*pb.GetObjectResponse, error) {
 	out := &pb.GetObjectResponse{
 		Key: v.Key.String(), Origin: v.Origin.String(), Locator: v.Locator,
 		Presence: presence(v.Observed.Presence), Reason: v.Observed.Reason, ObservedAt: stamp(v.Observed.At),
+		Health: string(v.Health), Problem: v.Problem,
 	}
 	for _, part := range []struct {
 		obj *manifest.Object

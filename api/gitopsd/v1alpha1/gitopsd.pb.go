@@ -4,9 +4,9 @@
 // 	protoc        (unknown)
 // source: gitopsd/v1alpha1/gitopsd.proto
 
-// The API of the daemon: what the command line, and later the dashboard, speak.
-// Connect, gRPC and JSON over one handler. Error codes are stable; the command
-// line maps them to exit codes.
+// The API of the daemon, which the command line speaks. Connect, gRPC and JSON
+// over one handler. Error codes are stable; the command line maps them to exit
+// codes.
 
 package gitopsdv1alpha1
 
@@ -1848,6 +1848,8 @@ type GetObjectResponse struct {
 	ObservedAt    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=observed_at,json=observedAt,proto3" json:"observed_at,omitempty"`
 	State         string                 `protobuf:"bytes,9,opt,name=state,proto3" json:"state,omitempty"` // of the inventory entry
 	Fields        []*FieldChange         `protobuf:"bytes,10,rep,name=fields,proto3" json:"fields,omitempty"`
+	Health        string                 `protobuf:"bytes,11,opt,name=health,proto3" json:"health,omitempty"`   // as in ObjectSummary
+	Problem       string                 `protobuf:"bytes,12,opt,name=problem,proto3" json:"problem,omitempty"` // as in ObjectSummary
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1950,6 +1952,20 @@ func (x *GetObjectResponse) GetFields() []*FieldChange {
 		return x.Fields
 	}
 	return nil
+}
+
+func (x *GetObjectResponse) GetHealth() string {
+	if x != nil {
+		return x.Health
+	}
+	return ""
+}
+
+func (x *GetObjectResponse) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
 }
 
 type ListObjectsRequest struct {
@@ -3445,7 +3461,7 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"\x05empty\x18\x05 \x01(\bR\x05empty\"L\n" +
 	"\x10GetObjectRequest\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x16\n" +
-	"\x06object\x18\x02 \x01(\tR\x06object\"\xd5\x02\n" +
+	"\x06object\x18\x02 \x01(\tR\x06object\"\x87\x03\n" +
 	"\x11GetObjectResponse\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
 	"\x06origin\x18\x02 \x01(\tR\x06origin\x12\x18\n" +
@@ -3458,7 +3474,9 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"observedAt\x12\x14\n" +
 	"\x05state\x18\t \x01(\tR\x05state\x125\n" +
 	"\x06fields\x18\n" +
-	" \x03(\v2\x1d.gitopsd.v1alpha1.FieldChangeR\x06fields\"6\n" +
+	" \x03(\v2\x1d.gitopsd.v1alpha1.FieldChangeR\x06fields\x12\x16\n" +
+	"\x06health\x18\v \x01(\tR\x06health\x12\x18\n" +
+	"\aproblem\x18\f \x01(\tR\aproblem\"6\n" +
 	"\x12ListObjectsRequest\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\"P\n" +
 	"\x13ListObjectsResponse\x129\n" +

@@ -141,8 +141,8 @@ func object() reconciler.ObjectView {
 	return reconciler.ObjectView{
 		Key: key("File", "motd"), Origin: want.Origin(), Locator: "/etc/motd", Desired: want,
 		Observed: plan.Observed{Presence: plan.Present, Object: live, At: Now().Add(-40 * time.Second), Owner: "web"},
-		Entry:    &plan.Entry{State: plan.EntryOwned},
-		Fields:   []plan.FieldChange{{Path: "/spec/mode", Op: plan.FieldReplace, Before: "0777", After: "0644", Cause: plan.Drift}},
+		Entry:    &plan.Entry{State: plan.EntryOwned}, Health: appliers.Healthy, Problem: "1 field drifted",
+		Fields: []plan.FieldChange{{Path: "/spec/mode", Op: plan.FieldReplace, Before: "0777", After: "0644", Cause: plan.Drift}},
 	}
 }
 

@@ -2,9 +2,9 @@
 //
 // Source: gitopsd/v1alpha1/gitopsd.proto
 
-// The API of the daemon: what the command line, and later the dashboard, speak.
-// Connect, gRPC and JSON over one handler. Error codes are stable; the command
-// line maps them to exit codes.
+// The API of the daemon, which the command line speaks. Connect, gRPC and JSON
+// over one handler. Error codes are stable; the command line maps them to exit
+// codes.
 package gitopsdv1alpha1connect
 
 import (
