@@ -57,36 +57,43 @@ func (r *registry) replaceDesire(application string, old, d desire) {
 // revision; the caller holds the lock.
 func (r *registry) hear() {
 	tried := map[string]uint64{} // by source: what all have looked at
+	restoring := 0
 	for _, d := range r.desires {
+		if d.restoring {
+			restoring++
+		}
 		if least, known := tried[d.source]; !known || d.tried < least {
 			tried[d.source] = d.tried
 		}
 	}
-	if !maps.Equal(tried, r.tried) {
+	if !maps.Equal(tried, r.tried) || restoring != r.restoring {
 		close(r.heardAll)
 		r.heardAll = make(chan struct{})
 	}
-	r.tried = tried
+	r.tried, r.restoring = tried, restoring
 }
 
 // awaitTried waits until every other application of a source has looked at
-// revision seq, or ctx ends.
-func (r *registry) awaitTried(ctx context.Context, application, source string, seq uint64) {
+// revision seq and no other at all is being restored, or ctx ends: then it
+// returns one that has not.
+func (r *registry) awaitTried(ctx context.Context, application, source string, seq uint64) string {
 	for {
 		r.mu.RLock()
-		behind := false
+		late := ""
 		for name, d := range r.desires {
-			behind = behind || name != application && d.source == source && d.tried < seq
+			if name != application && (d.source == source && d.tried < seq || d.restoring) && (late == "" || name < late) {
+				late = name
+			}
 		}
 		heard := r.heardAll
 		r.mu.RUnlock()
-		if !behind {
-			return
+		if late == "" || ctx.Err() != nil {
+			return late
 		}
 		select {
 		case <-heard:
 		case <-ctx.Done():
-			return
+			return late
 		}
 	}
 }
@@ -200,14 +207,15 @@ type transfer struct {
 
 // release says what may happen to keys that an application no longer desires at
 // revision seq of its source: move to whoever desires them, wait (with the
-// reason), or, when in neither answer, go.
-func (r *registry) release(application, source string, seq uint64, keys []plan.Key) (moves []transfer, wait map[plan.Key]string) {
+// reason), or, when in neither answer, go. Undecided are those that wait without
+// anybody being known to want them.
+func (r *registry) release(application, source string, seq uint64, keys []plan.Key) (moves []transfer, wait map[plan.Key]string, undecided map[plan.Key]bool) {
 	if len(keys) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	wait = map[plan.Key]string{}
+	wait, undecided = map[plan.Key]string{}, map[plan.Key]bool{}
 	taken := map[plan.Key]bool{}
 	names := slices.Sorted(maps.Keys(r.desires))
 	behind := r.behind(application, source, seq, names)
@@ -228,10 +236,11 @@ func (r *registry) release(application, source string, seq uint64, keys []plan.K
 		case heir != "":
 			wait[k] = fmt.Sprintf("AwaitingHandover: application %s wants it, and its revision is not accepted yet; look at it with: gitopsd status %s", heir, heir)
 		case behind != "":
+			undecided[k] = true
 			wait[k] = fmt.Sprintf("AwaitingHandover: whether application %s wants it is not known before that has rendered this revision; look at it with: gitopsd status %s", behind, behind)
 		}
 	}
-	return moves, wait
+	return moves, wait, undecided
 }
 
 // behind returns the first of names whose wishes are not known: at seq, for one of

@@ -2,8 +2,11 @@ package reconciler
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gitopsd/gitopsd/internal/manifest"
@@ -134,6 +137,7 @@ func TestApprovalCoversASubsetAndExpires(t *testing.T) {
 // as well, shown and approved.
 func TestDeletesHeldAfterAcceptance(t *testing.T) {
 	simulate(t, func(s *sim) {
+		s.judge = &rules{digest: "p", object: denyName("evil")}
 		s.app("web", "web", func(a *Application) { a.Budget = plan.Budget{MaxCount: 1, MaxPercent: -1} })
 		s.app("zeta", "zeta")
 		files := map[string]string{"zeta/z.yaml": thing("z", "1")}
@@ -142,11 +146,15 @@ func TestDeletesHeldAfterAcceptance(t *testing.T) {
 		}
 		s.commit(files)
 		s.start()
-		// zeta does not render this revision, so what it wants is not known.
-		s.commit(map[string]string{"web/000/o00000.yaml": "", "web/000/o00001.yaml": "", "web/000/o00002.yaml": "", "zeta/z.yaml": "a: [b"})
+		// zeta wants the three, but not at this revision, which is denied.
+		commit := map[string]string{"web/000/o00000.yaml": "", "web/000/o00001.yaml": "", "web/000/o00002.yaml": "", "zeta/evil.yaml": thing("evil", "1")}
+		for path, content := range things("zeta", 3, "1") {
+			commit[path] = content
+		}
+		s.commit(commit)
 		s.pass(15 * time.Second)
 		s.wantFailure("web", "o00000", "AwaitingHandover")
-		s.commit(map[string]string{"zeta/z.yaml": thing("z", "2")})
+		s.commit(map[string]string{"zeta/000/o00000.yaml": "", "zeta/000/o00001.yaml": "", "zeta/000/o00002.yaml": "", "zeta/evil.yaml": "", "zeta/z.yaml": thing("z", "2")})
 		s.pass(15 * time.Second)
 		s.wantSync("web", OutOfSync, "needs an approval")
 		s.wantQuiet("web", time.Hour, 70)
@@ -169,6 +177,109 @@ func TestDeletesHeldAfterAcceptance(t *testing.T) {
 			t.Errorf("history %+v", h[0])
 		}
 	})
+}
+
+// fleetWithDeletes runs 13 applications of one source, and commits: web loses 4
+// objects, over its budget of 2, and another one changes. What becomes of that is
+// not to depend on who looks first.
+func fleetWithDeletes(s *sim, before func(commit map[string]string)) {
+	s.app("web", "web", func(a *Application) { a.Budget = plan.Budget{MaxCount: 2, MaxPercent: -1} })
+	files := things("web", 8, "1")
+	for i := range 12 {
+		name := fmt.Sprintf("app%02d", i)
+		s.app(name, name)
+		files[name+"/k.yaml"] = thing(name, "1")
+	}
+	s.commit(files)
+	s.start()
+	s.wantCounts("one", 20, 0, 0)
+	commit := map[string]string{"web/000/o00007.yaml": thing("o00007", "2")}
+	for i := range 4 {
+		commit[fmt.Sprintf("web/000/o%05d.yaml", i)] = ""
+	}
+	before(commit)
+	s.commit(commit)
+}
+
+// occupy keeps an application from looking at anything for so long.
+func (s *sim) occupy(app string, d time.Duration) {
+	a, err := s.m.app(app)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	go func() { _ = a.ask(s.t.Context(), func(*appState) { time.Sleep(d) }) }()
+	synctest.Wait()
+}
+
+// All or nothing: a revision over its budget writes nothing at all before it is
+// approved, whatever the other applications of its source are doing, and is held
+// once nothing more is to be known of them, or they have been waited for in vain.
+func TestDeletesOverBudgetHoldTheWholeRevision(t *testing.T) {
+	for name, c := range map[string]struct {
+		hinder         func(s *sim, commit map[string]string)
+		waits, decides time.Duration // pending that long; held after that
+	}{
+		"all look at it":      {func(*sim, map[string]string) {}, 0, 15 * time.Second},
+		"one does not render": {func(_ *sim, c map[string]string) { c["app03/bad.yaml"] = "a: [b" }, 0, 15 * time.Second},
+		"one is suspended": {func(s *sim, _ map[string]string) {
+			if _, err := s.m.Suspend(s.t.Context(), "ops", "app03", false, "incident", time.Time{}); err != nil {
+				s.t.Fatal(err)
+			}
+		}, 0, 15 * time.Second},
+		"one is busy": {func(s *sim, _ map[string]string) { s.occupy("app03", 40*time.Second) }, 25 * time.Second, 25 * time.Second},
+		"one never looks": {func(s *sim, _ map[string]string) { s.occupy("app03", 10*time.Minute) },
+			50 * time.Second, 90 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(s *sim) {
+				fleetWithDeletes(s, func(commit map[string]string) { c.hinder(s, commit) })
+				s.pass(c.waits)
+				if c.waits > 0 {
+					s.wantSync("web", OutOfSync, "application app03 has not looked at this revision yet")
+				}
+				s.pass(c.decides)
+				s.wantSync("web", OutOfSync, "needs an approval: 4 deletes are more than prune.maxCount 2")
+				s.wantValue("one", "o00007", int64(1))
+				s.approve("web", s.status("web").Candidate.Digest)
+				s.wantValue("one", "o00007", int64(2))
+				s.pass(15 * time.Minute)
+				h, _ := s.m.History(s.t.Context(), "web", 0)
+				var outcomes []Outcome
+				for _, e := range h {
+					outcomes = append(outcomes, e.Outcome)
+				}
+				if slices.Contains(outcomes, OutcomePartial) && name != "one does not render" && name != "one never looks" {
+					t.Errorf("history %v: part of the revision was written", outcomes)
+				}
+			})
+		})
+	}
+}
+
+// What another application takes over is not counted, also when that one is late
+// or looks at the revision only after it was held.
+func TestLateHandoverNeedsNoBudget(t *testing.T) {
+	for _, late := range []time.Duration{0, 40 * time.Second, 3 * time.Minute} {
+		t.Run(late.String(), func(t *testing.T) {
+			simulate(t, func(s *sim) {
+				fleetWithDeletes(s, func(commit map[string]string) {
+					for i := range 4 {
+						commit[fmt.Sprintf("app03/%d.yaml", i)] = thing(objectName(i), "1")
+					}
+					if late > 0 {
+						s.occupy("app03", late)
+					}
+				})
+				s.pass(late + 30*time.Second)
+				s.wantSync("web", Synced, "")
+				s.wantSync("app03", Synced, "")
+				s.wantCounts("one", 20, 1, 0)
+				if n := s.eventKinds()[EventHeld]; n > 0 != (late > handoverPatience) {
+					t.Errorf("%d times held", n)
+				}
+			})
+		})
+	}
 }
 
 // The prune guard is on by default: protected kinds wait for an approval,

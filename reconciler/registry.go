@@ -32,9 +32,11 @@ type registry struct {
 	left      map[string]map[plan.Key]struct{} // those of owned that were left behind
 	desires   map[string]desire
 	// tried is, by source, the newest revision that all its applications have looked
-	// at; heardAll is closed and replaced when that changes.
-	tried    map[string]uint64
-	heardAll chan struct{}
+	// at, restoring how many have not read yet what they accepted before the start;
+	// heardAll is closed and replaced when that changes.
+	tried     map[string]uint64
+	restoring int
+	heardAll  chan struct{}
 	// places names, by target, the place that the target acts on.
 	places map[string]string
 	// reserved are the keys and locators of writes that the store has not taken

@@ -45,8 +45,12 @@ func (r *round) compare(state *desiredState, keys []plan.Key) (*plan.Plan, error
 			claims[k] = r.foreignClaim(owner, held, item.Locator)
 		}
 	}
-	moves, wait := reg.release(name, r.app.Source, r.place(state), r.notTakenOver(state, gone))
+	moves, wait, undecided := reg.release(name, r.app.Source, r.place(state), r.notTakenOver(state, gone))
 	r.moves = moves
+	if state == r.accepted { // gated when it was accepted, and again once it is decided
+		undecided = nil
+	}
+	r.undecided = undecided
 	if len(moves) > 0 {
 		leaving := map[plan.Key]bool{}
 		for _, t := range moves {
@@ -59,7 +63,7 @@ func (r *round) compare(state *desiredState, keys []plan.Key) (*plan.Plan, error
 	p, err := plan.Build(in, keys, plan.Options{
 		Application: name, Digest: r.m.opts.Sealer.Digest, Adopt: r.app.Adopt,
 		Prune: r.app.Prune, Budget: r.app.Budget, Drift: r.app.Drift, Contended: r.contended,
-		Handover: wait, Foreign: foreign, Protected: r.protected,
+		Handover: wait, Undecided: undecided, Foreign: foreign, Protected: r.protected,
 		Owned: reg.count(name) - len(moves), Want: state.items.len(), Epoch: r.m.opts.Epoch,
 	})
 	if err != nil {

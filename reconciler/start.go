@@ -89,6 +89,9 @@ func (a *app) input(st *appState, mail mail, now time.Time) roundInput {
 		drift: maps.Clone(st.drift),
 	}
 	in.attempt = attempt{seq: in.head.seq, policies: in.policy.digest, control: a.controlVersion(), settings: a.Digest}
+	if c := st.candidate; c != nil && c.Revision == in.head.revision {
+		in.since = c.Since
+	}
 	inTime := st.stepRetry.over(now) || mail.force
 	in.restore = !st.restored && inTime
 	in.rejudge = in.accepted != nil && in.policy.policy != nil && in.judgedBy != in.policy.judge && inTime

@@ -134,7 +134,7 @@ func (v *view) build(keys []plan.Key) (*plan.Plan, error) {
 		return &plan.Plan{Application: v.name}, nil
 	}
 	m := v.m
-	r := &round{m: m, roundInput: roundInput{app: v.app, head: m.head(v.app.Source), contended: v.contended}}
+	r := &round{m: m, roundInput: roundInput{app: v.app, accepted: v.accepted, head: m.head(v.app.Source), contended: v.contended}}
 	r.out.observed = v.observed
 	return r.build(v.accepted, keys)
 }

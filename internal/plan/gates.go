@@ -20,8 +20,9 @@ const (
 // that is no longer desired and not handed over counts toward the budget,
 // whether its delete is blocked at present or not: else many deletes that become
 // possible a few at a time would pass under it. Not counted are the forgotten,
-// those that await a hand-over, and all of them while prune is off. Of protected
-// kinds only the deletes that would be made are held.
+// those that another application is known to want, and all of them while prune is
+// off. Of protected kinds only the deletes that would be made are held, and those
+// of which nobody knows whether they are handed over instead.
 //
 // What changes remove besides counts like deletes, each by itself, also while
 // prune is off: that is about what is no longer declared, and this never was.
@@ -40,11 +41,12 @@ func (b *builder) gates(p *Plan) []Gate {
 			continue
 		}
 		g := GatedChange{Key: c.Key, Action: Delete}
-		if _, held := b.opts.Handover[c.Key]; held {
+		undecided := b.opts.Undecided[c.Key]
+		if _, held := b.opts.Handover[c.Key]; held && !undecided {
 			continue
 		}
 		leaving = append(leaving, g)
-		if c.Blocked == "" && b.opts.Protected != nil && b.opts.Protected(c.Key.ID) {
+		if (c.Blocked == "" || undecided) && b.opts.Protected != nil && b.opts.Protected(c.Key.ID) {
 			protected = append(protected, g)
 		}
 	}

@@ -59,6 +59,15 @@ func TestGates(t *testing.T) {
 		"eleven, one handed over": {11, 100, func(w *world) {
 			w.opts.Handover = map[Key]string{file("o000"): "awaiting hand-over"}
 		}, ""},
+		"eleven, one perhaps handed over": {11, 100, func(w *world) {
+			w.opts.Handover = map[Key]string{file("o000"): "awaiting hand-over"}
+			w.opts.Undecided = map[Key]bool{file("o000"): true}
+		}, "PruneCount:11"},
+		"protected, perhaps handed over": {1, 100, func(w *world) {
+			w.opts.Protected = func(manifest.ID) bool { return true }
+			w.opts.Handover = map[Key]string{file("o000"): "awaiting hand-over"}
+			w.opts.Undecided = map[Key]bool{file("o000"): true}
+		}, "Protected:1"},
 		"eleven, a dependent is unread": {11, 100, func(w *world) {
 			w.entry("o000", func(e *Entry) { e.DependsOn = []Key{file("o001"), file("o002")} })
 			w.unknown[file("o000")] = "no route"

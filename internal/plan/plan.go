@@ -370,6 +370,9 @@ type Options struct {
 	// Handover holds, for keys that are no longer desired, why they may not be
 	// deleted yet (AwaitingHandover). Keys that are free to go are not in it.
 	Handover map[Key]string
+	// Undecided are the keys of Handover that may have to be deleted in the end,
+	// because nobody is known to want them: they count toward the budget.
+	Undecided map[Key]bool
 	// Foreign holds, for desired keys, which other application owns the key or
 	// its locator; they are blocked.
 	Foreign map[Key]string
