@@ -88,6 +88,7 @@ func (o Outcome) String() string {
 type Result struct {
 	Outcome Outcome
 	// Err explains Refused and Uncertain. ClassOf(Err) says what to do about it.
+	// It does not begin with the name of the object, which the caller knows.
 	Err error
 	// CheckAfter is when to look at a Pending object again. Default 1 s.
 	CheckAfter time.Duration

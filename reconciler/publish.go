@@ -121,7 +121,7 @@ func (a *app) situation(st *appState, s *Status) (SyncStatus, Phase, string) {
 	case st.accepted == nil:
 		return SyncUnknown, PhaseWaiting, "waiting for the first revision of source " + a.Source
 	case len(st.drift) > 0:
-		return OutOfSync, PhaseIdle, driftLeft(len(st.drift))
+		return OutOfSync, PhaseIdle, driftLeft(st.drift)
 	default:
 		return a.syncOf(st), PhaseIdle, "in step with " + shortRevision(s.Revision)
 	}
@@ -150,11 +150,32 @@ func waiting(n int) string {
 	return counted(n, "object") + " wait"
 }
 
-func driftLeft(n int) string {
-	if n == 1 {
-		return "1 field drifted and is left as it is"
+// driftLeft counts what drifted and is not healed: fields, and whole objects.
+func driftLeft(drift map[plan.FieldRef]DriftedField) string {
+	gone := 0
+	for ref := range drift {
+		if ref.Path == "" {
+			gone++
+		}
 	}
-	return counted(n, "field") + " drifted and are left as they are"
+	fields := len(drift) - gone
+	switch {
+	case gone == 0 && fields == 1:
+		return "1 field drifted and is left as it is"
+	case gone == 0:
+		return counted(fields, "field") + " drifted and are left as they are"
+	case fields > 0:
+		return fmt.Sprintf("%s drifted, %s deleted on the target; all is left as it is", counted(fields, "field"), wereCounted(gone, "object"))
+	default:
+		return wereCounted(gone, "object") + " deleted on the target and not made again"
+	}
+}
+
+func wereCounted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun + " was"
+	}
+	return counted(n, noun) + " were"
 }
 
 func firstFailed(list []Failure, failed map[plan.Key]failure) Failure {

@@ -224,6 +224,10 @@ func (st *appState) problems() map[plan.Key]string {
 	out := map[plan.Key]string{}
 	fields := map[plan.Key]int{}
 	for ref := range st.drift {
+		if ref.Path == "" {
+			out[ref.Key] = "deleted on the target"
+			continue
+		}
 		fields[ref.Key]++
 	}
 	for k, n := range fields {

@@ -19,7 +19,7 @@ func (a *Applier) Apply(ctx context.Context, ops []appliers.Operation) []applier
 	results := make([]appliers.Result, len(ops))
 	if err := a.lock(ctx); err != nil {
 		for i := range results {
-			results[i] = refusal(fmt.Errorf("%s: not begun: %w", ops[i].Change.Key, err))
+			results[i] = refusal(fmt.Errorf("not begun: %w", err))
 		}
 		return results
 	}
@@ -27,7 +27,7 @@ func (a *Applier) Apply(ctx context.Context, ops []appliers.Operation) []applier
 	r := &run{a: a, names: newNames(), trees: map[*root]*tree{}, dirs: map[string]*touched{}}
 	defer r.close()
 	for i, op := range ops {
-		r.jobs = append(r.jobs, &job{at: i, op: op, result: &results[i]})
+		r.jobs = append(r.jobs, &job{op: op, result: &results[i]})
 	}
 	r.prepare(ctx)
 	r.intend(ctx)
@@ -55,7 +55,6 @@ type run struct {
 
 // job is one operation under way.
 type job struct {
-	at     int
 	op     appliers.Operation
 	result *appliers.Result
 	tree   *tree
@@ -83,9 +82,6 @@ const (
 )
 
 func (j *job) end(r appliers.Result) {
-	if r.Err != nil {
-		r.Err = fmt.Errorf("%s: %w", j.op.Change.Key.ID, r.Err)
-	}
 	if r.Backup == "" {
 		r.Backup = j.result.Backup
 	}
@@ -119,7 +115,7 @@ func (r *run) close() {
 	}
 }
 
-// open returns the jobs in a state, in order.
+// in returns the jobs in a state, in order.
 func (r *run) in(s jobState) []*job {
 	var list []*job
 	for _, j := range r.jobs {
@@ -244,7 +240,7 @@ func same(a, b record) bool {
 	return a == b
 }
 
-// secret reports whether a job's content must not be shown.
+// secret is what a job writes when that must not be shown, sealed; else nothing.
 func (j *job) secret() manifest.Sensitive {
 	var s manifest.Sensitive
 	if j.want != nil && j.want.sensitive {

@@ -29,7 +29,7 @@ func (a *Applier) Apply(ctx context.Context, ops []appliers.Operation) []applier
 	}
 	for i, op := range ops {
 		if err := ctx.Err(); err != nil {
-			results[i] = refused(appliers.Retry, fmt.Errorf("%s: not begun: %w", op.Change.Key, err))
+			results[i] = refused(appliers.Retry, fmt.Errorf("not begun: %w", err))
 			continue
 		}
 		results[i] = a.one(f, op)
@@ -45,7 +45,7 @@ func refused(class appliers.Class, err error) appliers.Result {
 func (a *Applier) one(f Faults, op appliers.Operation) appliers.Result {
 	if f.Refuse != nil {
 		if err := f.Refuse(op); err != nil {
-			return appliers.Result{Outcome: appliers.Refused, Err: fmt.Errorf("%s: %w", op.Change.Key, err)}
+			return appliers.Result{Outcome: appliers.Refused, Err: err}
 		}
 	}
 	name := effect.TargetApply
@@ -61,7 +61,7 @@ func (a *Applier) one(f Faults, op appliers.Operation) appliers.Result {
 		err = errors.New("the connection ended before the reply; observe before the next try")
 	}
 	if err != nil {
-		return appliers.Result{Outcome: appliers.Uncertain, Err: fmt.Errorf("%s: %w", op.Change.Key, err)}
+		return appliers.Result{Outcome: appliers.Uncertain, Err: err}
 	}
 	return result
 }

@@ -116,6 +116,6 @@ func (c *cli) printObject(o *pb.GetObjectResponse) {
 	}
 	fmt.Fprintln(c.out, "difference (live -> desired):")
 	for _, f := range o.Fields {
-		fmt.Fprintf(c.out, "  %s: %s -> %s (%s)\n", safe(f.Path), jsonValue(f.BeforeJson), jsonValue(f.AfterJson), safe(f.Cause))
+		fmt.Fprintf(c.out, "  %s (%s)\n", fieldText(f), safe(f.Cause))
 	}
 }

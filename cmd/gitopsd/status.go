@@ -198,7 +198,7 @@ func (c *cli) statusDetails(w io.Writer, a *pb.ApplicationStatus) {
 		}
 	}
 	for _, d := range a.Drift {
-		fmt.Fprintf(&b, "  drift %s %s: %s -> %s (%s)\n", safe(d.Key), safe(d.Change.Path), jsonValue(d.Change.BeforeJson), jsonValue(d.Change.AfterJson), c.driftNote(d))
+		fmt.Fprintf(&b, "  drift %s %s (%s)\n", safe(d.Key), fieldText(d.Change), c.driftNote(d))
 	}
 	for _, x := range a.Failures {
 		verb := "failed"
@@ -269,6 +269,15 @@ func (c *cli) driftNote(d *pb.DriftedField) string {
 		note += ", contended"
 	}
 	return note
+}
+
+// fieldText is one difference on one line. The field without a path is the whole
+// object.
+func fieldText(f *pb.FieldChange) string {
+	if f.GetPath() == "" {
+		return "deleted on the target"
+	}
+	return fmt.Sprintf("%s: %s -> %s", safe(f.Path), jsonValue(f.BeforeJson), jsonValue(f.AfterJson))
 }
 
 // jsonValue shows a JSON value, or that there is none.
