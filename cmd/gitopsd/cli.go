@@ -44,11 +44,13 @@ type cli struct {
 	socket  string
 	timeout time.Duration // of one call to the daemon
 	code    int           // exit code of a command that succeeded
+	// interrupted says that whoever started the command has ended it.
+	interrupted func() bool
 }
 
 // execute runs one command line and returns its exit code.
 func execute(ctx context.Context, s streams, args []string) int {
-	c := &cli{streams: s}
+	c := &cli{streams: s, interrupted: func() bool { return ctx.Err() != nil }}
 	root := c.rootCommand()
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {

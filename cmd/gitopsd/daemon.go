@@ -23,6 +23,7 @@ import (
 	"github.com/gitopsd/gitopsd/internal/api"
 	"github.com/gitopsd/gitopsd/internal/audit"
 	"github.com/gitopsd/gitopsd/internal/config"
+	"github.com/gitopsd/gitopsd/internal/effect"
 	"github.com/gitopsd/gitopsd/internal/manifest"
 	"github.com/gitopsd/gitopsd/internal/store"
 	"github.com/gitopsd/gitopsd/internal/store/bolt"
@@ -129,10 +130,6 @@ func (d *daemon) openState(ctx context.Context) (db store.Store, err error) {
 	if err := os.MkdirAll(d.stateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w; name another with --state-dir", err)
 	}
-	sealer, err := loadSealer(filepath.Join(d.stateDir, "digest.key"))
-	if err != nil {
-		return nil, err
-	}
 	seam, err := newSeam()
 	if err != nil {
 		return nil, err
@@ -143,13 +140,17 @@ func (d *daemon) openState(ctx context.Context) (db store.Store, err error) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w; nothing was changed (a damaged file can be moved aside: what it held is found again in Git and on the targets)", err)
+		return nil, fmt.Errorf("%w; nothing was changed (a damaged file can be moved aside: what is desired is found again in Git, and taken over where it is as desired; what has left Git since stays where it is)", err)
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, db.Close())
 		}
 	}()
+	sealer, err := loadSealer(filepath.Join(d.stateDir, "digest.key"), seam)
+	if err != nil {
+		return nil, err
+	}
 	d.audit, err = audit.Open(ctx, audit.Options{Store: db, Writer: "gitopsd", Now: time.Now, Epoch: func() uint64 { return epoch }})
 	if err != nil {
 		return nil, err
@@ -169,12 +170,12 @@ func (d *daemon) openState(ctx context.Context) (db store.Store, err error) {
 
 // loadSealer reads the key of all digests, or makes one. Without the key what
 // was last applied cannot be told from what drifted; nothing else is lost.
-func loadSealer(path string) (*manifest.Sealer, error) {
+func loadSealer(path string, do effect.Seam) (*manifest.Sealer, error) {
 	key, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		key = make([]byte, 32)
 		_, _ = rand.Read(key) // never fails (crypto/rand)
-		err = os.WriteFile(path, key, 0o600)
+		err = writeKey(path, key, do)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("digest key: %w", err)
@@ -184,6 +185,33 @@ func loadSealer(path string) (*manifest.Sealer, error) {
 		return nil, fmt.Errorf("%s: %w; restore it from a backup, or remove it to make a new one", path, err)
 	}
 	return sealer, nil
+}
+
+// writeKey puts a new key in place complete and durable, or not at all: half of
+// one would count as damaged at the next start.
+func writeKey(path string, key []byte, do effect.Seam) error {
+	temp := path + ".new" // one daemon at a time has the state directory, and what a crash left is overwritten
+	err := do(effect.FileWrite, temp, func() error {
+		f, err := os.OpenFile(temp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(key)
+		return errors.Join(err, f.Sync(), f.Close())
+	})
+	if err == nil {
+		err = do(effect.FileRename, path, func() error { return os.Rename(temp, path) })
+	}
+	if err != nil {
+		return err
+	}
+	return do(effect.FileSyncDir, filepath.Dir(path), func() error {
+		dir, err := os.Open(filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		return errors.Join(dir.Sync(), dir.Close())
+	})
 }
 
 // record is where every event ends up: the audit log.

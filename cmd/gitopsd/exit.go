@@ -80,7 +80,10 @@ func (c *cli) explain(err error) (code int, message, hint string) {
 	case errors.As(err, &dial):
 		code, hint = exitNoDaemon, dial.Hint
 	case errors.Is(err, context.Canceled), connect.CodeOf(err) == connect.CodeCanceled:
-		code, message = exitInterrupts, "interrupted"
+		if code, message = exitInterrupts, "interrupted"; c.interrupted != nil && !c.interrupted() { // nobody here ended it
+			code, message = exitNoDaemon, "the daemon ended before it answered"
+			hint = "see why in its log, and start it again with gitopsd run"
+		}
 	case errors.As(err, &fromServer):
 		o := outcomes[fromServer.Code()]
 		message, hint = fromServer.Message(), o.hint
