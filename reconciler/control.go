@@ -14,9 +14,10 @@ import (
 var (
 	// ErrUnknownApplication: no application of that name is configured.
 	ErrUnknownApplication = errors.New("unknown application")
-	// ErrUnknownObject: the application neither desires nor owns such an object,
-	// or more than one matches.
+	// ErrUnknownObject: the application neither desires nor owns such an object.
 	ErrUnknownObject = errors.New("unknown object")
+	// ErrAmbiguous: a name fits more than one object.
+	ErrAmbiguous = errors.New("ambiguous")
 	// ErrPrecondition: the call does not fit the state: nothing is held, nothing
 	// is suspended, the held set has changed since it was looked at.
 	ErrPrecondition = errors.New("not possible now")
@@ -60,8 +61,12 @@ type ObjectSummary struct {
 // PlanView is the difference between what is desired and what was last observed.
 type PlanView struct {
 	Plan *plan.Plan
-	// Revision is the one compared: the candidate when there is one.
+	// Revision is the one compared: the candidate when there is a plan of it.
 	Revision  string
 	Candidate bool
 	At        time.Time
+	// Waits is the candidate that is refused or pending; nil when there is none, or
+	// it only needs an approval. Unless Candidate is set, it came to no plan, and
+	// Plan is that of the accepted revision.
+	Waits *Candidate
 }

@@ -118,10 +118,14 @@ func TestFind(t *testing.T) {
 		}
 	}
 	for ref, want := range map[string]string{
-		"site": "fits 4 objects, among them one:g.io/Directory/site and one:g.io/Link/site", "g.io/Link/site": "fits 2 objects",
+		"site": "ambiguous: \"site\" fits 4 objects: one:g.io/Directory/site, one:g.io/Link/site, ", "g.io/Link/site": "fits 2 objects",
 		"none": "list them with: gitopsd get web",
 	} {
-		if k, err := find(keys, "web", ref); !errors.Is(err, ErrUnknownObject) || !strings.Contains(err.Error(), want) {
+		class := ErrAmbiguous
+		if ref == "none" {
+			class = ErrUnknownObject
+		}
+		if k, err := find(keys, "web", ref); !errors.Is(err, class) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %s, %v", ref, k, err)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // Plan returns the difference between what is desired and what was last
-// observed: of the candidate when there is one, else of the accepted revision.
+// observed: of the candidate when it came to a plan, else of the accepted revision.
 func (m *Manager) Plan(ctx context.Context, application string) (PlanView, error) {
 	v, err := m.view(ctx, application)
 	if err != nil {
@@ -81,17 +81,21 @@ func (v *view) contained(fn func() error) error {
 }
 
 func (v *view) plan() (PlanView, error) {
-	if v.candidate != nil && v.proposed != nil {
-		return PlanView{Plan: v.proposed, Revision: v.candidate.Revision, Candidate: true, At: v.lookedAt}, nil
+	out := PlanView{Revision: v.revision, At: v.lookedAt}
+	if c := v.candidate; c != nil && c.State != CandidateHeld {
+		out.Waits = c
 	}
-	if v.app == nil {
-		return PlanView{}, nil // nothing is desired, so nothing differs
+	var err error
+	switch {
+	case v.app == nil: // nothing is desired, so nothing differs
+	case v.candidate != nil && v.proposed != nil:
+		out.Plan, out.Revision, out.Candidate = v.proposed, v.candidate.Revision, true
+	case v.accepted == nil:
+		out.Plan = &plan.Plan{Application: v.name}
+	default:
+		out.Plan, err = v.build(append(v.accepted.allKeys(), v.m.registry.keys(v.name)...))
 	}
-	if v.accepted == nil {
-		return PlanView{Plan: &plan.Plan{Application: v.name}}, nil
-	}
-	p, err := v.build(append(v.accepted.allKeys(), v.m.registry.keys(v.name)...))
-	return PlanView{Plan: p, Revision: v.revision, At: v.lookedAt}, err
+	return out, err
 }
 
 func (v *view) object(ref string) (ObjectView, error) {
@@ -180,8 +184,19 @@ func find(keys []plan.Key, application, ref string) (plan.Key, error) {
 	case 0:
 		return plan.Key{}, fmt.Errorf("application %s: %w: %q; list them with: gitopsd get %s", application, ErrUnknownObject, ref, application)
 	default:
-		return plan.Key{}, fmt.Errorf("application %s: %w: %q fits %d objects, among them %s and %s; name one of them whole", application, ErrUnknownObject, ref, len(found), found[0], found[1])
+		return plan.Key{}, fmt.Errorf("application %s: %w: %q fits %d objects: %s; name one of them whole", application, ErrAmbiguous, ref, len(found), someKeys(found))
 	}
+}
+
+// maxFits is how many of the objects that a name fits are told.
+const maxFits = 5
+
+func someKeys(keys []plan.Key) string {
+	names := make([]string, min(len(keys), maxFits))
+	for i := range names {
+		names[i] = keys[i].String()
+	}
+	return strings.Join(names, ", ") + more(len(keys)-len(names))
 }
 
 // Objects lists what an application desires, owns, or left behind, sorted by key.

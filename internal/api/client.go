@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"connectrpc.com/connect"
@@ -117,12 +118,21 @@ type noSocketError struct{}
 func (noSocketError) Error() string        { return "there is no such socket" }
 func (noSocketError) Is(target error) bool { return target == fs.ErrNotExist }
 
+// isSocket reports whether there is a socket at path, as far as can be seen.
+func isSocket(path string) bool {
+	info, err := os.Stat(path)
+	return err != nil || info.Mode()&fs.ModeSocket != 0
+}
+
 func dialError(socket string, err error) error {
 	e := &DialError{Socket: socket, Err: err}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		e.Err = noSocketError{}
 		e.Hint = "start the daemon with gitopsd run, or name its socket with --socket or GITOPSD_SOCKET"
+	case errors.Is(err, errRefused) && !isSocket(socket):
+		e.Err = errors.New("it is not a socket")
+		e.Hint = "name the socket of the daemon with --socket or GITOPSD_SOCKET"
 	case errors.Is(err, errRefused):
 		e.Err = errors.New("the daemon that made it is gone")
 		e.Hint = "start it again with gitopsd run (the old socket is replaced), or see why it stopped in its log"

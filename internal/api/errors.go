@@ -18,6 +18,7 @@ var codes = []struct {
 }{
 	{reconciler.ErrUnknownApplication, connect.CodeNotFound},
 	{reconciler.ErrUnknownObject, connect.CodeNotFound},
+	{reconciler.ErrAmbiguous, connect.CodeNotFound},
 	{reconciler.ErrPrecondition, connect.CodeFailedPrecondition},
 	{reconciler.ErrInvalid, connect.CodeInvalidArgument},
 	{sources.ErrUnavailable, connect.CodeUnavailable},

@@ -129,9 +129,18 @@ func TestCloseLeavesTheSuccessorsSocket(t *testing.T) {
 }
 
 func TestDialSaysWhatToDo(t *testing.T) {
-	_, err := api.Dial(context.Background(), filepath.Join(t.TempDir(), "none"))
+	dir := t.TempDir()
+	_, err := api.Dial(context.Background(), filepath.Join(dir, "none"))
 	var dial *api.DialError
 	if !errors.As(err, &dial) || !strings.Contains(dial.Hint, "gitopsd run") || !strings.Contains(dial.Hint, "--socket") {
 		t.Errorf("got %v", err)
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = api.Dial(context.Background(), file)
+	if !errors.As(err, &dial) || !strings.Contains(err.Error(), "not a socket") || strings.Contains(dial.Hint, "start it again") {
+		t.Errorf("a file: %v, %s", err, dial.Hint)
 	}
 }
