@@ -18,7 +18,8 @@ func (c *cli) diffCommand() *cobra.Command {
 		Use:   "diff [APP...]",
 		Short: "Show what would change, field by field",
 		Long: "Show the difference between what is desired and what was last observed, with the cause of each field:\n" +
-			"intended, drifted, or both. A revision that waits or was refused is shown instead of the accepted one.",
+			"intended, drifted, or both. A revision that is not accepted is named first, with the reason, and shown in place\n" +
+			"of the accepted one if it came to a plan: one that does not render, or that a rule about objects denies, did not.",
 		Example:           "  gitopsd diff web\n  gitopsd diff web --exit-code && echo in sync",
 		Args:              arguments(0, -1, "[APP...]"),
 		ValidArgsFunction: c.applicationNames,
@@ -48,7 +49,7 @@ func (c *cli) diffCommand() *cobra.Command {
 		},
 	}
 	formatFlag(cmd, &format, "text", "json")
-	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with code 2 when there is a difference")
+	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with code 2 when there is a difference, or a revision that is not accepted")
 	return cmd
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"time"
 
@@ -164,6 +165,9 @@ func (s *server) GetPlan(ctx context.Context, req *connect.Request[pb.GetPlanReq
 		return connect.NewResponse(res), nil
 	}
 	var text strings.Builder
+	if view.Waits != nil {
+		waiting(&text, view)
+	}
 	if err := view.Plan.Text(&text, plan.TextOptions{}); err != nil {
 		return nil, toCode(err)
 	}
@@ -172,13 +176,34 @@ func (s *server) GetPlan(ctx context.Context, req *connect.Request[pb.GetPlanReq
 		return nil, toCode(err)
 	}
 	// There may be nothing to do and still a difference: drift that is only reported.
-	res.Text, res.PlanJson, res.Empty = text.String(), string(data), view.Plan.Empty() && view.Plan.Counts.Drifted == 0
+	res.Text, res.PlanJson, res.Empty = text.String(), string(data), view.Waits == nil && view.Plan.Empty() && view.Plan.Counts.Drifted == 0
 	return connect.NewResponse(res), nil
 }
 
 func (s *server) GetObject(ctx context.Context, req *connect.Request[pb.GetObjectRequest]) (*connect.Response[pb.GetObjectResponse], error) {
 	if req.Msg.Object == "" {
 		return nil, invalid("name an object, as in host.gitopsd.io/File/motd")
+// waiting says why the newest revision is not accepted, and what the plan that
+// follows is about when it came to none.
+func waiting(w *strings.Builder, view reconciler.PlanView) {
+	verb := "waits"
+	if view.Waits.State == reconciler.CandidateRefused {
+		verb = "refused"
+	}
+	fmt.Fprintf(w, "revision %s %s: %s\n", short(view.Waits.Revision), verb, view.Waits.Reason)
+	switch {
+	case view.Candidate:
+	case view.Revision == "":
+		fmt.Fprintln(w, "There is no plan of it, and nothing was accepted before.")
+	default:
+		fmt.Fprintf(w, "There is no plan of it. What follows is about the accepted %s.\n", short(view.Revision))
+	}
+	fmt.Fprintln(w)
+}
+
+// short is a revision as people read it.
+func short(revision string) string { return revision[:min(12, len(revision))] }
+
 	}
 	view, err := s.backend.Object(ctx, req.Msg.Application, req.Msg.Object)
 	if err != nil {
