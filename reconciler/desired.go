@@ -131,9 +131,29 @@ func (s *desiredState) chains(yield func(plan.Key, plan.Desired) bool) {
 	}
 }
 
+// fault is what is wrong with one object.
+type fault struct {
+	object *manifest.Object
+	err    error
+}
+
 func (p *pipeline) apply(next *desiredState, delta *render.Delta) ([]plan.Key, error) {
+	changed, faults := p.take(next, delta)
+	var errs []error
+	for _, f := range faults[:min(len(faults), maxErrors)] {
+		errs = append(errs, f.err)
+	}
+	if len(faults) > maxErrors {
+		errs = append(errs, fmt.Errorf("and %d more", len(faults)-maxErrors))
+	}
+	return changed, errors.Join(errs...)
+}
+
+// take takes what delta says into next, and returns the keys that changed and
+// what is wrong with objects, which are left out.
+func (p *pipeline) take(next *desiredState, delta *render.Delta) ([]plan.Key, []fault) {
 	var (
-		errs    []error
+		faults  []fault
 		changed []plan.Key
 		places  = next.locators.Txn()
 	)
@@ -164,7 +184,7 @@ func (p *pipeline) apply(next *desiredState, delta *render.Delta) ([]plan.Key, e
 				err = at(obj, p.collide(items, places, k, item))
 			}
 			if err != nil {
-				errs = append(errs, err)
+				faults = append(faults, fault{obj, err})
 				continue
 			}
 			items.set(k, item)
@@ -185,10 +205,7 @@ func (p *pipeline) apply(next *desiredState, delta *render.Delta) ([]plan.Key, e
 		next.ordered = next.ordered.edit(func(ordered *keyMapTxn[struct{}]) { edit(items, ordered) })
 	})
 	next.locators = places.Commit()
-	if len(errs) > maxErrors {
-		errs = append(errs[:maxErrors], fmt.Errorf("and %d more", len(errs)-maxErrors))
-	}
-	return dedupe(changed), errors.Join(errs...)
+	return dedupe(changed), faults
 }
 
 func (p *pipeline) locate(k plan.Key, item desiredItem) []byte {
@@ -209,7 +226,7 @@ func (p *pipeline) collide(items *keyMapTxn[desiredItem], places *iradix.Txn[pla
 func (p *pipeline) place(obj *manifest.Object) (plan.Key, desiredItem, error) {
 	name, err := p.router.Route(obj)
 	if err != nil {
-		return plan.Key{}, desiredItem{}, err
+		return plan.Key{}, desiredItem{}, &routeError{err}
 	}
 	t := p.targets[name]
 	k := plan.Key{Target: name, ID: obj.ID()}
@@ -233,6 +250,12 @@ type objectError struct {
 
 func (e *objectError) Error() string { return e.text }
 func (e *objectError) Unwrap() error { return e.err }
+
+// routeError: an object goes to no target, or to more than one.
+type routeError struct{ err error }
+
+func (e *routeError) Error() string { return e.err.Error() }
+func (e *routeError) Unwrap() error { return e.err }
 
 // named returns "path:line: Kind/name: msg" whichever of the three parts msg
 // begins with already. A line of the same file that msg names is kept: it may be

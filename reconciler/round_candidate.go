@@ -161,11 +161,19 @@ func (r *round) checkRivals(ctx context.Context, cand *Candidate) error {
 	}
 	cand.contested = true
 	item, _ := r.candidate.items.get(c.key)
+	if c.unknown {
+		return c.refusal(item)
+	}
+	return r.refuse(cand, c.refusal(item))
+}
+
+// refusal says why the item that is claimed cannot be had.
+func (c claim) refusal(item desiredItem) error {
 	place := fmt.Sprintf("%s at %s", named(item.Source.Origin(), c.key.ID, ""), item.Locator)
 	if c.unknown {
 		return fmt.Errorf("%s belongs to application %s, which has not looked at this revision yet", place, c.rival)
 	}
-	return r.refuse(cand, fmt.Errorf("%s is also declared by application %s at %s; keep one of them", place, c.rival, c.origin))
+	return fmt.Errorf("%s is also declared by application %s at %s; keep one of them", place, c.rival, c.origin)
 }
 
 // awaitOthers holds the revision until the applications it depends on are in
@@ -321,8 +329,8 @@ func approvalDigest(p *plan.Plan, input string) string {
 
 func needsApproval(application string, p *plan.Plan) error {
 	fact, _, _ := strings.Cut(p.Gates[0].Message, "; ") // what follows is the advice of the plan
-	return fmt.Errorf("needs an approval: %s; look at it with: gitopsd diff %s, then run: gitopsd approve %s --why \"...\"",
-		fact, application, application)
+	return fmt.Errorf("needs an approval: %s; look at it with: gitopsd diff %s, which prints the command that approves it",
+		fact, application)
 }
 
 // acceptCandidate makes the revision the one that is applied and healed to. A

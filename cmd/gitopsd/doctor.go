@@ -125,7 +125,11 @@ func configSummary(cfg *config.Config) string {
 // target asks a target what it can say about itself without being written to.
 func (d *doctor) target(t config.Target) {
 	what := "target " + t.Name
-	applier, err := openTarget(t)
+	sealer, err := newSealer()
+	var applier appliers.Applier
+	if err == nil {
+		applier, err = openTarget(t, sealer)
+	}
 	if err != nil {
 		d.say(checkFail, what, untitled(err, what), "correct its section in the configuration")
 		return

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gitopsd/gitopsd/internal/manifest"
 	"github.com/gitopsd/gitopsd/policies"
+	"github.com/gitopsd/gitopsd/reconciler"
 )
 
 // level says how much a finding matters; the words are those of SARIF.
@@ -26,7 +27,7 @@ const (
 // finding is one thing that validate found.
 type finding struct {
 	Level       level  `json:"level"`
-	Rule        string `json:"rule"` // config, render, route, target, policy, or the policy rule that spoke
+	Rule        string `json:"rule"` // config, render, route, target, depends, rival, policy, or the policy rule that spoke
 	Path        string `json:"path,omitempty"`
 	Line        int    `json:"line,omitempty"`
 	Application string `json:"application,omitempty"`
@@ -80,6 +81,17 @@ func (r *report) object(app, root string, o *manifest.Object) {
 func (r *report) verdict(l level, app, root string, o *manifest.Object, f policies.Finding) {
 	r.add(finding{Level: l, Rule: f.Rule, Application: app, Object: o.ID().String(),
 		Path: relative(root, o.Origin().Path), Line: o.Origin().Line, Message: f.Msg})
+}
+
+// refused reports what the loop would refuse.
+func (r *report) refused(root string, problems []reconciler.Problem) {
+	for _, p := range problems {
+		o := p.Object
+		msg := strings.TrimPrefix(p.Err.Error(), o.Origin().String()+": ")
+		msg = strings.TrimLeft(strings.TrimPrefix(msg, o.ID().String()), ": ")
+		r.add(finding{Level: levelError, Rule: p.Rule, Application: p.Application, Object: o.ID().String(),
+			Path: relative(root, o.Origin().Path), Line: o.Origin().Line, Message: msg})
+	}
 }
 
 func (r *report) sort() {

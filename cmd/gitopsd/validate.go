@@ -15,6 +15,7 @@ import (
 
 	"github.com/gitopsd/gitopsd/internal/config"
 	"github.com/gitopsd/gitopsd/internal/manifest"
+	"github.com/gitopsd/gitopsd/reconciler"
 )
 
 type validateFlags struct {
@@ -94,7 +95,7 @@ func (f *validateFlags) run(ctx context.Context, path string, r *report) error {
 		if err != nil {
 			return err
 		}
-		units = append(units, unit{path: ".", variables: variables})
+		units = append(units, unit{app: reconciler.Application{Path: ".", Variables: variables}})
 	}
 	if path == "" || len(units) == 0 {
 		return nil
@@ -105,12 +106,15 @@ func (f *validateFlags) run(ctx context.Context, path string, r *report) error {
 	}
 	for _, u := range units {
 		if file != "" {
-			u.path = file
+			u.app.Path, u.part = file, true
 		}
 		u.policies = append(u.policies, extra...)
-		if err := u.check(ctx, tree, root, r); err != nil {
+		if err := u.judge(ctx, tree, root, r); err != nil {
 			return err
 		}
+	}
+	if check := units[0].check; check != nil && file == "" { // a file alone is taken for part of each
+		r.refused(root, check.Rivals())
 	}
 	r.sort()
 	return nil
@@ -182,7 +186,10 @@ func readData(paths []string) (map[string]any, error) {
 // configured checks the configuration and returns its applications of the source
 // that path is the working tree of.
 func (f *validateFlags) configured(ctx context.Context, cfg *config.Config, flags []policyFlag, path string, r *report) ([]unit, error) {
-	targets := openTargets(cfg, r)
+	check, err := openCheck(cfg, r)
+	if err != nil {
+		return nil, err
+	}
 	if path == "" {
 		policySets(ctx, cfg, flags, nil, r)
 		r.checkedConfig = configSummary(cfg)
@@ -198,7 +205,7 @@ func (f *validateFlags) configured(ctx context.Context, cfg *config.Config, flag
 	}, r)
 	var units []unit
 	for _, a := range apps {
-		u := unit{application: a.Name, path: a.Spec.Path, variables: a.Spec.Variables, routes: application(a).Routes, targets: targets}
+		u := unit{app: application(a), check: check}
 		for _, name := range a.Spec.Policies {
 			if set, ok := sets[name]; ok {
 				u.policies = append(u.policies, set)

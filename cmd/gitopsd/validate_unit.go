@@ -20,6 +20,7 @@ import (
 	"github.com/gitopsd/gitopsd/internal/manifest"
 	"github.com/gitopsd/gitopsd/internal/render"
 	"github.com/gitopsd/gitopsd/policies"
+	"github.com/gitopsd/gitopsd/reconciler"
 	"github.com/gitopsd/gitopsd/sources"
 	"github.com/gitopsd/gitopsd/sources/dir"
 )
@@ -27,12 +28,10 @@ import (
 // unit is one path to render and judge: an application, or what was named on the
 // command line.
 type unit struct {
-	application string // "" without a configuration
-	path        string
-	variables   map[string]any
-	routes      []appliers.Route // none: objects are not routed
-	targets     map[string]appliers.Applier
-	policies    []policies.Policy
+	app      reconciler.Application // without a configuration only what is rendered is set
+	part     bool                   // a file of it only, so what it depends on may be missing
+	check    *reconciler.Check      // nil without a configuration: objects go nowhere
+	policies []policies.Policy
 }
 
 // openTree opens a directory, or the directory of a file together with its name.
@@ -54,28 +53,36 @@ func openTree(ctx context.Context, path string) (tree sources.Tree, root, file s
 	return tree, root, file, errors.Join(err, repo.Close())
 }
 
-// openTargets makes the appliers of a configuration, with no way to any target:
-// only what they say about objects is asked.
-func openTargets(cfg *config.Config, r *report) map[string]appliers.Applier {
+// openCheck opens the targets of a configuration, with no way to any of them: only
+// what they say about objects is asked. It returns nil when one cannot be opened.
+func openCheck(cfg *config.Config, r *report) (*reconciler.Check, error) {
+	sealer, err := newSealer()
+	if err != nil {
+		return nil, err
+	}
 	targets := map[string]appliers.Applier{}
 	for _, t := range cfg.Targets {
-		applier, err := openTarget(t)
+		applier, err := openTarget(t, sealer)
 		if err != nil {
 			r.add(finding{Level: levelError, Rule: "target", Path: t.Origin.Path, Line: t.Origin.Line, Message: err.Error()})
 			continue
 		}
 		targets[t.Name] = applier
 	}
-	return targets
+	if len(targets) < len(cfg.Targets) {
+		return nil, nil
+	}
+	return reconciler.NewCheck(targets, sealer), nil
 }
 
-func openTarget(t config.Target) (appliers.Applier, error) {
+// newSealer seals for this process only.
+func newSealer() (*manifest.Sealer, error) {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails (crypto/rand)
-	sealer, err := manifest.NewSealer(key)
-	if err != nil {
-		return nil, err
-	}
+	return manifest.NewSealer(key)
+}
+
+func openTarget(t config.Target, sealer *manifest.Sealer) (appliers.Applier, error) {
 	factories := (&wiring{}).applierFactories()
 	factory, ok := factories[t.Kind]
 	if !ok {
@@ -96,16 +103,17 @@ func (nothing) Get(context.Context, string) ([]byte, bool, error)       { return
 func (nothing) Put(context.Context, string, []byte) error               { return nil }
 func (nothing) List(context.Context, string) (map[string][]byte, error) { return nil, nil }
 
-// check renders and judges one unit into the report.
-func (u *unit) check(ctx context.Context, tree sources.Tree, root string, r *report) error {
-	state, _, err := (&render.Renderer{}).Render(ctx, tree, render.Spec{Path: u.path, Variables: u.variables}, nil)
+// judge renders and judges one unit into the report.
+func (u *unit) judge(ctx context.Context, tree sources.Tree, root string, r *report) error {
+	application := u.app.Name
+	state, delta, err := (&render.Renderer{}).Render(ctx, tree, render.Spec{Path: u.app.Path, Variables: u.app.Variables}, nil)
 	var problems manifest.Errors
 	if errors.As(err, &problems) {
 		for _, p := range problems {
-			if u.application == "" && p.Hint == render.UndeclaredHint {
+			if application == "" && p.Hint == render.UndeclaredHint {
 				p.Hint = "give it with --var NAME=VALUE, or take the variables of the applications with --config"
 			}
-			r.problem(root, "render", u.application, p)
+			r.problem(root, "render", application, p)
 		}
 		return nil
 	}
@@ -115,13 +123,15 @@ func (u *unit) check(ctx context.Context, tree sources.Tree, root string, r *rep
 	var objects []*manifest.Object
 	for o := range state.All() {
 		objects = append(objects, o)
-		r.object(u.application, root, o)
+		r.object(application, root, o)
 	}
 	if len(objects) == 0 {
-		r.add(finding{Level: levelWarning, Rule: "render", Application: u.application, Path: relative(root, u.path),
+		r.add(finding{Level: levelWarning, Rule: "render", Application: application, Path: relative(root, u.app.Path),
 			Message: "holds no object", Hint: "the daemon would take it for an emptied source and hold it"})
 	}
-	u.route(root, objects, r)
+	if err := u.declared(root, state, delta, r); err != nil {
+		return err
+	}
 	for _, p := range u.policies {
 		verdicts, err := p.Objects(ctx, objects)
 		if err != nil {
@@ -129,60 +139,29 @@ func (u *unit) check(ctx context.Context, tree sources.Tree, root string, r *rep
 		}
 		for i, v := range verdicts {
 			for _, f := range v.Deny {
-				r.verdict(levelError, u.application, root, objects[i], f)
+				r.verdict(levelError, application, root, objects[i], f)
 			}
 			for _, f := range v.Warn {
-				r.verdict(levelWarning, u.application, root, objects[i], f)
+				r.verdict(levelWarning, application, root, objects[i], f)
 			}
 		}
 	}
 	return nil
 }
 
-// route asks where each object goes and whether its target understands it.
-func (u *unit) route(root string, objects []*manifest.Object, r *report) {
-	if u.routes == nil {
-		return
+// declared asks of the objects of an application what the loop would refuse.
+func (u *unit) declared(root string, state *render.State, delta *render.Delta, r *report) error {
+	if u.check == nil {
+		return nil
 	}
-	router, err := appliers.NewRouter(u.routes)
-	if err != nil {
-		r.add(finding{Level: levelError, Rule: "route", Application: u.application, Message: err.Error()})
-		return
-	}
-	taken := map[string]*manifest.Object{}
-	for _, o := range objects {
-		rule := "route"
-		name, err := router.Route(o)
-		if target, ok := u.targets[name]; err == nil && ok {
-			rule = "target"
-			err = resolve(target, name, o, taken)
-		}
-		if err == nil {
-			continue
-		}
-		msg := strings.TrimPrefix(err.Error(), o.Origin().String()+": ")
-		msg = strings.TrimLeft(strings.TrimPrefix(msg, o.ID().String()), ": ")
-		r.add(finding{Level: levelError, Rule: rule, Application: u.application, Object: o.ID().String(),
-			Path: relative(root, o.Origin().Path), Line: o.Origin().Line, Message: msg})
-	}
-}
-
-// resolve reports why a target could not take an object.
-func resolve(target appliers.Applier, name string, o *manifest.Object, taken map[string]*manifest.Object) error {
-	if answer, err := target.Takes(o.ID().GroupKind()); answer == appliers.No {
-		return fmt.Errorf("target %s does not take %s; route it to another", name, o.ID().GroupKind())
-	} else if answer == appliers.Unknown {
-		return err // known only with the target at hand, and no error without a reason
-	}
-	resolved, err := target.Resolve(o)
+	problems, err := u.check.Application(u.app, state, delta)
 	if err != nil {
 		return err
 	}
-	at := name + ":" + resolved.Locator
-	if first, ok := taken[at]; ok {
-		return fmt.Errorf("is the same thing on the target (%s) as %s at %s; keep one of them", resolved.Locator, first.ID(), first.Origin())
+	if u.part {
+		problems = slices.DeleteFunc(problems, func(p reconciler.Problem) bool { return p.Rule == reconciler.RuleDepends })
 	}
-	taken[at] = o
+	r.refused(root, problems)
 	return nil
 }
 

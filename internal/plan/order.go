@@ -88,16 +88,29 @@ func (g *graph) depth(k Key) (int, error) {
 	return deepest, nil
 }
 
+// DependencyError is what is wrong with the dependencies of Key; of a cycle, that
+// is the smallest key in it.
+type DependencyError struct {
+	Key  Key
+	text string
+}
+
+func (e *DependencyError) Error() string { return e.text }
+
+func wrongDependency(k Key, format string, args ...any) error {
+	return &DependencyError{k, fmt.Sprintf(format, args...)}
+}
+
 // check looks at one edge; skip means that it leads nowhere.
 func (g *graph) check(k Key, n node, dep Key) (skip bool, err error) {
 	to, ok := g.node(dep)
 	switch {
 	case !ok && g.strict:
-		return true, fmt.Errorf("%s depends on %s, which this application does not declare; declare it, or correct the annotation gitopsd.io/depends-on", at(k, n.origin), dep)
+		return true, wrongDependency(k, "%s depends on %s, which this application does not declare; declare it, or correct the annotation gitopsd.io/depends-on", at(k, n.origin), dep)
 	case !ok:
 		return true, nil
 	case g.strict && to.wave > n.wave:
-		return true, fmt.Errorf("%s is in wave %d and depends on %s in the later wave %d; change gitopsd.io/wave of one of them", at(k, n.origin), n.wave, at(dep, to.origin), to.wave)
+		return true, wrongDependency(k, "%s is in wave %d and depends on %s in the later wave %d; change gitopsd.io/wave of one of them", at(k, n.origin), n.wave, at(dep, to.origin), to.wave)
 	}
 	return false, nil
 }
@@ -130,7 +143,7 @@ func (g *graph) cycle(keys []Key) error {
 		}
 	}
 	ring = append(ring, ring[0])
-	return fmt.Errorf("dependency cycle %s, declared in %s; remove one annotation gitopsd.io/depends-on",
+	return wrongDependency(keys[first], "dependency cycle %s, declared in %s; remove one annotation gitopsd.io/depends-on",
 		strings.Join(ring, " -> "), cmp.Or(strings.Join(places, ", "), "unknown files"))
 }
 
@@ -146,7 +159,8 @@ const maxErrors = 10
 
 // CheckDependencies checks the dependencies among all desired objects of an
 // application: each must be desired, none may be in a later wave, and there must
-// be no cycle. The error names up to ten faults, sorted by key, and one cycle.
+// be no cycle. The error names up to ten faults, sorted by key, and one cycle: it joins
+// a DependencyError for each.
 func CheckDependencies(desired iter.Seq2[Key, Desired]) error {
 	all := map[Key]node{}
 	var keys []Key
@@ -177,15 +191,71 @@ func CheckDependencies(desired iter.Seq2[Key, Desired]) error {
 	return errors.Join(faults...)
 }
 
-// phase is the part of a plan that a change stands in: writes, deletes, forgets.
+// putLate finds the writes that come after the deletes, among changes in order,
+// and reports whether there are any.
+func (b *builder) putLate(changes []Change) (any bool) {
+	late := map[Key]bool{}
+	wave := 0
+	for i := range changes {
+		c := &changes[i]
+		if c.Desired == nil || !b.replaces(c, changes) && !(any && (c.Wave > wave || b.dependsOn(c.Key, late, map[Key]bool{}))) {
+			continue
+		}
+		if !any {
+			wave = c.Wave
+		}
+		any, c.AfterDeletes, late[c.Key] = true, true, true
+	}
+	return any
+}
+
+// replaces reports whether a change takes the place of an object of another kind
+// that holds objects which are to be deleted: their locators begin with its own.
+func (b *builder) replaces(c *Change, changes []Change) bool {
+	if c.TransferFrom == nil || c.Action != Update || b.in.Observed(c.Key).Instead == "" {
+		return false
+	}
+	return slices.ContainsFunc(changes, func(d Change) bool {
+		return d.Action == Delete && d.Key.Target == c.Key.Target && strings.HasPrefix(d.Entry.Locator, c.Entry.Locator+"/")
+	})
+}
+
+// dependsOn reports whether a desired key depends on one of a set, however far down.
+func (b *builder) dependsOn(k Key, set, seen map[Key]bool) bool {
+	n, _ := b.desiredNode(k)
+	for _, dep := range n.deps {
+		if set[dep] {
+			return true
+		}
+		if !seen[dep] {
+			seen[dep] = true
+			if b.dependsOn(dep, set, seen) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// The parts of a plan, in order.
+const (
+	phaseWrite = iota
+	phaseDelete
+	phaseLate // Change.AfterDeletes
+	phaseForget
+)
+
+// phase is the part of a plan that a change stands in.
 func (c *Change) phase() int {
 	switch {
+	case c.Desired != nil && c.AfterDeletes:
+		return phaseLate
 	case c.Desired != nil:
-		return 0
+		return phaseWrite
 	case c.Action == Forget:
-		return 2
+		return phaseForget
 	default:
-		return 1
+		return phaseDelete
 	}
 }
 
@@ -194,9 +264,9 @@ func inOrder(a, b Change) int {
 		return c
 	}
 	switch a.phase() {
-	case 0:
+	case phaseWrite, phaseLate:
 		return cmp.Or(cmp.Compare(a.Wave, b.Wave), cmp.Compare(a.Depth, b.Depth), a.Key.Compare(b.Key))
-	case 1:
+	case phaseDelete:
 		return cmp.Or(cmp.Compare(b.Wave, a.Wave), cmp.Compare(b.Depth, a.Depth), a.Key.Compare(b.Key))
 	default:
 		return a.Key.Compare(b.Key)
@@ -206,7 +276,8 @@ func inOrder(a, b Change) int {
 // Levels groups the changes that have something to write or record, as indexes
 // into p.Changes. Those of one level do not depend on each other and may run at
 // the same time; a level begins when the one before it has ended. Waves are
-// never mixed, all writes come before all deletes, and forgets come last.
+// never mixed, all writes come before all deletes but those of Change.AfterDeletes,
+// and forgets come last.
 // Blocked changes are in no level.
 func Levels(p *Plan) [][]int {
 	var levels [][]int
@@ -216,7 +287,7 @@ func Levels(p *Plan) [][]int {
 		if c.Blocked != "" || (c.Action == None && !c.Record) {
 			continue
 		}
-		same := last != nil && last.phase() == c.phase() && (c.phase() == 2 || last.Wave == c.Wave && last.Depth == c.Depth)
+		same := last != nil && last.phase() == c.phase() && (c.phase() == phaseForget || last.Wave == c.Wave && last.Depth == c.Depth)
 		if !same {
 			levels = append(levels, nil)
 		}
