@@ -180,9 +180,6 @@ func (s *server) GetPlan(ctx context.Context, req *connect.Request[pb.GetPlanReq
 	return connect.NewResponse(res), nil
 }
 
-func (s *server) GetObject(ctx context.Context, req *connect.Request[pb.GetObjectRequest]) (*connect.Response[pb.GetObjectResponse], error) {
-	if req.Msg.Object == "" {
-		return nil, invalid("name an object, as in host.gitopsd.io/File/motd")
 // waiting says why the newest revision is not accepted, and what the plan that
 // follows is about when it came to none.
 func waiting(w *strings.Builder, view reconciler.PlanView) {
@@ -204,6 +201,9 @@ func waiting(w *strings.Builder, view reconciler.PlanView) {
 // short is a revision as people read it.
 func short(revision string) string { return revision[:min(12, len(revision))] }
 
+func (s *server) GetObject(ctx context.Context, req *connect.Request[pb.GetObjectRequest]) (*connect.Response[pb.GetObjectResponse], error) {
+	if req.Msg.Object == "" {
+		return nil, invalid("name an object, as in host.gitopsd.io/File/motd")
 	}
 	view, err := s.backend.Object(ctx, req.Msg.Application, req.Msg.Object)
 	if err != nil {
