@@ -213,6 +213,9 @@ func (b *builder) plan() *Plan {
 		p.Changes = append(p.Changes, *c)
 	}
 	slices.SortFunc(p.Changes, inOrder)
+	if b.putLate(p.Changes) {
+		slices.SortFunc(p.Changes, inOrder)
+	}
 	for i := range p.Changes {
 		p.Counts.add(&p.Changes[i])
 	}

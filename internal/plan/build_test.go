@@ -144,6 +144,30 @@ func TestBuildCases(t *testing.T) {
 		"rename-half-stored": func(w *world) {
 			w.want("a", one).applied().wantAt("z", path("a"), one).drop("a").applied()
 		},
+		"kind-changed": func(w *world) { kindChanged(w, m{"mode": "0600", "target": "there"}) },
+		"kind-changed-reported": func(w *world) {
+			kindChanged(w, m{"mode": "0600", "target": "there"}).opts.Drift = heal(DriftReport, "")
+		},
+		"kind-changed-full": func(w *world) {
+			w.wantAt("x", path("a/x"), one).want("b", one).want("c", one)
+			kindChanged(w, m{"target": "there"}).drop("x").want("b", two).want("c", two).want("late", one).wave("late", 1)
+			d := w.desired[file("c")]
+			d.DependsOn = []Key{link("a")}
+			w.desired[file("c")] = d
+		},
+		"kind-changed-killed": func(w *world) {
+			kindChanged(w, m{"mode": "0600", "target": "there"})
+			for _, c := range w.build(&testing.T{}).Changes { // recorded, and then killed
+				w.record(&c)
+			}
+		},
+		"other-type": func(w *world) {
+			w.want("a", one).there("a", m{}).opts.Adopt = AdoptAlways
+			w.instead[file("a")] = "a directory"
+		},
+		"other-type-identical": func(w *world) {
+			w.want("a", one).there("a", m{}).instead[file("a")] = "a directory"
+		},
 		"same-locator": func(w *world) { w.wantAt("a", "/srv/x", one).wantAt("b", "/srv/x", one) },
 		"moved":        func(w *world) { w.want("a", one).applied().wantAt("a", "/srv/new", one).wantAt("b", path("a"), one) },
 		"moved-unwritten": func(w *world) {
@@ -178,6 +202,19 @@ func TestBuildCases(t *testing.T) {
 			golden(t, name, story(t, w.build(t)))
 		})
 	}
+}
+
+func link(name string) Key {
+	return Key{Target: "host", ID: manifest.ID{Group: "host.gitopsd.io", Kind: "Symlink", Name: name}}
+}
+
+// kindChanged declares a link where a file was written; the file is still there.
+func kindChanged(w *world, spec m) *world {
+	w.want("a", m{"mode": "0600"}).applied().drop("a")
+	w.live[path("a")] = object(link("a"), m{}).Content() // nothing that a link would show
+	w.desired[link("a")] = Desired{Object: object(link("a"), spec), Locator: path("a")}
+	w.instead[link("a")] = "a file"
+	return w
 }
 
 func exclusive(mode string) m { return m{"mode": mode, "strangers": []any{}} }

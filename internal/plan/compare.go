@@ -151,6 +151,18 @@ func (b *builder) settle(e Entry, live *manifest.Object) Applied {
 	return a
 }
 
+// stillShown keeps of a record of another kind what the live object shows under the
+// new one. The rest cannot have drifted: to the new kind it was never applied.
+func stillShown(was Applied, live *manifest.Object) Applied {
+	a := Applied{}
+	for p, d := range was {
+		if _, there := manifest.Lookup(live.Content(), p); there {
+			a[p] = d
+		}
+	}
+	return a
+}
+
 // evidence says how much of a live object is as a first write in flight sets it.
 type evidence uint8
 

@@ -171,7 +171,11 @@ func (b *builder) stranger(w *want) *Change {
 		return b.pending(w, nil)
 	}
 	w.c.Action, w.c.Adopting = Update, true
-	if b.opts.Adopt != AdoptAlways && !ours {
+	if !ours && (b.opts.Adopt != AdoptAlways || w.obs.Instead != "") {
+		if w.obs.Instead != "" {
+			w.block("%s is already there and is %s, not a %s; remove it by hand, or declare this object elsewhere", at, w.obs.Instead, w.c.Key.ID.Kind)
+			return b.pending(w, nil)
+		}
 		w.block("%s is already there with other content; set `adopt: always` to take it over (what is there is kept), or remove it", at)
 	}
 	return b.pending(w, nil)
@@ -210,6 +214,9 @@ func (b *builder) firstWrite(w *want) *Change {
 // owned decides about an object that is there and was written before.
 func (b *builder) owned(w *want) (*Change, error) {
 	was := b.settle(w.entry, w.obs.Object)
+	if w.c.TransferFrom != nil && w.obs.Instead != "" {
+		was = stillShown(was, w.obs.Object)
+	}
 	all := b.compare(w.d.Object, w.obs.Object, was, w.c.Applied)
 	var leave []FieldChange
 	w.c.Fields, w.c.Reported, leave = b.split(w.c.Key, all)

@@ -141,6 +141,9 @@ type Observed struct {
 	Writer string
 	// Removes is what writing the desired object would remove besides.
 	Removes Removal
+	// Instead says, in words for a person ("a directory"), what is there when that is
+	// nothing of the key's kind; "" when it is, or the target cannot tell.
+	Instead string
 }
 
 // Removal is what stands next to an object, that nobody declared, and that goes
@@ -234,6 +237,10 @@ type Change struct {
 	// Wave and DependsOn order the change; for a delete they count in reverse.
 	Wave      int
 	DependsOn []Key
+	// AfterDeletes puts a write after the deletes of its plan: it takes the place of an
+	// object of another kind that others stand in which are to go, or it comes after
+	// such a write by its wave or its dependencies.
+	AfterDeletes bool
 	// Depth is the length of the longest chain of dependencies below the key,
 	// those outside the scope included. Changes of one wave and depth do not
 	// depend on each other.

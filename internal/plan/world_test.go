@@ -21,13 +21,14 @@ type world struct {
 	marks   map[string]string // by locator
 	unknown map[Key]string
 	removes map[Key]Removal
+	instead map[Key]string // what is there that is nothing of the key's kind
 	opts    Options
 }
 
 func newWorld() *world {
 	return &world{
 		desired: map[Key]Desired{}, entries: map[Key]Entry{}, live: map[string]m{},
-		marks: map[string]string{}, unknown: map[Key]string{}, removes: map[Key]Removal{},
+		marks: map[string]string{}, unknown: map[Key]string{}, removes: map[Key]Removal{}, instead: map[Key]string{},
 		opts: Options{Application: "web", Digest: testSealer().Digest, Prune: true, Epoch: 1, Budget: Budget{DefaultMaxCount, DefaultMaxPercent}},
 	}
 }
@@ -190,7 +191,7 @@ func (w *world) observe(k Key) Observed {
 	if err != nil {
 		panic(err)
 	}
-	return Observed{Presence: Present, Object: o, Version: string(o.Hash()[:8]), Owner: w.marks[locator], Removes: w.removes[k]}
+	return Observed{Presence: Present, Object: o, Version: string(o.Hash()[:8]), Owner: w.marks[locator], Removes: w.removes[k], Instead: w.instead[k]}
 }
 
 // former answers about the address on record.
