@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -85,8 +86,8 @@ func (a *Applier) decodeSpec(obj *manifest.Object) (*spec, error) {
 	case kindSymlink:
 		s.target = d.text("target", true)
 	}
-	if d.err != nil {
-		return nil, d.err
+	if err := d.err(); err != nil {
+		return nil, err
 	}
 	if err := checkPath(s.path); err != nil { // before a prefix makes it look harmless
 		return nil, fmt.Errorf("spec.path: %w", err)
@@ -111,7 +112,8 @@ func (a *Applier) decodeFile(d *decoder, s *spec) {
 	default:
 		d.fail("onPrune", "want delete, restore or leave, have %q", s.onPrune)
 	}
-	for field, name := range map[string]string{"check": s.check, "onChange": s.onChange} {
+	for _, ref := range [][2]string{{"check", s.check}, {"onChange", s.onChange}} {
+		field, name := ref[0], ref[1]
 		cmd, ok := a.config.Commands[name]
 		switch {
 		case name == "":
@@ -129,17 +131,31 @@ func (a *Applier) decodeFile(d *decoder, s *spec) {
 	}
 }
 
-// decoder reads fields and keeps the first error.
+// decoder reads fields and keeps the first error of each.
 type decoder struct {
 	raw    map[string]any
 	sealed bool
-	err    error
+	failed map[string]bool
+	faults []string // in the order they were found, which is the same every time
 }
 
 func (d *decoder) fail(field, format string, args ...any) {
-	if d.err == nil {
-		d.err = fmt.Errorf("spec.%s: %s", field, fmt.Sprintf(format, args...))
+	if d.failed[field] {
+		return
 	}
+	if d.failed == nil {
+		d.failed = map[string]bool{}
+	}
+	d.failed[field] = true
+	d.faults = append(d.faults, fmt.Sprintf("spec.%s: %s", field, fmt.Sprintf(format, args...)))
+}
+
+// err is all that is wrong, in one line.
+func (d *decoder) err() error {
+	if len(d.faults) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(d.faults, "; "))
 }
 
 func (d *decoder) known(fields []string) {
@@ -221,7 +237,8 @@ func (d *decoder) mode(standard uint32) uint32 {
 }
 
 func (d *decoder) content() []byte {
-	if _, ok := d.raw["contentFrom"]; ok {
+	_, unexpanded := d.raw["contentFrom"]
+	if unexpanded {
 		d.fail("contentFrom", "reached the target unexpanded; the source's renderer has to read the file")
 	}
 	_, plain := d.raw["content"]
@@ -237,7 +254,7 @@ func (d *decoder) content() []byte {
 			d.fail("contentBase64", "is not base64") // the decoder's words would quote the content
 		}
 		return b
-	default:
+	case !unexpanded:
 		d.fail("content", `is missing; an empty file is content: ""`)
 	}
 	return nil

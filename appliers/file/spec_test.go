@@ -83,6 +83,12 @@ func TestResolveRefuses(t *testing.T) {
 		{"exclusive", kindDirectory, map[string]any{"path": x, "exclusive": map[string]any{"delete": true}}, "spec.exclusive"},
 		{"target", kindSymlink, map[string]any{"path": x}, "spec.target: is missing"},
 		{"a secret path", kindSymlink, map[string]any{"path": x, "target": h.env.Sealer.Seal("CANARY")}, "spec.target: a secret"},
+		{"all at once", kindFile, map[string]any{"contnet": "", "mode": int64(644), "owner": "a:b", "check": "a", "onChange": "b"},
+			"spec.contnet: unknown field; did you mean content?; spec.path: is missing; spec.content: is missing; an empty file is content: \"\"; " +
+				"spec.mode: quote it, as in \"0644\": without quotes it is a number, and YAML readers differ about which; " +
+				"spec.owner: \"a:b\" is not the name of a user or group; " +
+				"spec.check: the target has no command \"a\"; known are reload, validate; " +
+				"spec.onChange: the target has no command \"b\"; known are reload, validate"},
 		// Rows D2-60 and D2-62.
 		{"relative", kindFile, map[string]any{"path": "etc/x", "content": ""}, "spec.path"},
 		{"dots", kindFile, map[string]any{"path": h.root + "/../x", "content": ""}, ".. is not allowed"},

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -50,6 +52,11 @@ func (r *round) expand(ctx context.Context, o *manifest.Object) (unit, *complain
 	}
 	switch {
 	case count == 0:
+		for _, field := range slices.Sorted(maps.Keys(spec)) { // no other field of a File begins like these
+			if strings.HasPrefix(strings.ToLower(field), "co") {
+				return u, &complaint{fmt.Sprintf("%s: spec.%s: unknown field", o.ID(), field), "did you mean content, contentBase64 or contentFrom?"}, nil
+			}
+		}
 		return u, &complaint{fmt.Sprintf("%s has no content", o.ID()), "set one of content, contentBase64 and contentFrom under spec"}, nil
 	case count > 1:
 		return u, &complaint{fmt.Sprintf("%s sets %d of content, contentBase64 and contentFrom", o.ID(), count), "set exactly one of them under spec"}, nil

@@ -62,6 +62,8 @@ func TestExpandRefuses(t *testing.T) {
 	const funcs = " is not available; there are quote, lower, upper, join, indent, index, len, comparisons, and, or, not; repair the template"
 	for _, c := range []struct{ spec, want string }{
 		{"mode: x", "host.gitopsd.io/File/f has no content; set one of content, contentBase64 and contentFrom under spec"},
+		{"contnet: x", "host.gitopsd.io/File/f: spec.contnet: unknown field; did you mean content, contentBase64 or contentFrom?"},
+		{"Content: x", "host.gitopsd.io/File/f: spec.Content: unknown field; did you mean content, contentBase64 or contentFrom?"},
 		{"content: x\n  contentBase64: eA==", "host.gitopsd.io/File/f sets 2 of content, contentBase64 and contentFrom; set exactly one of them under spec"},
 		{"content: x\n  contentFrom: {file: ../secret}", "host.gitopsd.io/File/f sets 2 of content, contentBase64 and contentFrom; set exactly one of them under spec"},
 		{"contentFrom: x", "spec.contentFrom names not exactly one origin" + origin},
