@@ -69,4 +69,6 @@ type PlanView struct {
 	// it only needs an approval. Unless Candidate is set, it came to no plan, and
 	// Plan is that of the accepted revision.
 	Waits *Candidate
+	// Digest is what an approval of Plan names; "" when it needs none.
+	Digest string
 }

@@ -51,6 +51,7 @@ type view struct {
 	problems  map[plan.Key]string
 	unhealthy map[plan.Key]appliers.Health
 	lookedAt  time.Time
+	digest    string // of what waits for an approval
 }
 
 func (m *Manager) view(ctx context.Context, application string) (*view, error) {
@@ -67,6 +68,11 @@ func (m *Manager) view(ctx context.Context, application string) (*view, error) {
 		v.revision, v.accepted, v.candidate, v.proposed = st.record.Revision, st.accepted, st.candidate, st.proposed
 		v.observed, v.lookedAt, v.contended = st.observed, st.lookedAt, st.fights.contended(m.opts.Now())
 		v.problems, v.unhealthy = st.problems(), maps.Clone(st.unhealthy)
+		if st.candidate != nil {
+			v.digest = st.candidate.Digest
+		} else if st.hold != nil {
+			v.digest = st.hold.Digest
+		}
 	})
 	return v, err
 }
@@ -81,7 +87,7 @@ func (v *view) contained(fn func() error) error {
 }
 
 func (v *view) plan() (PlanView, error) {
-	out := PlanView{Revision: v.revision, At: v.lookedAt}
+	out := PlanView{Revision: v.revision, At: v.lookedAt, Digest: v.digest}
 	if c := v.candidate; c != nil && c.State != CandidateHeld {
 		out.Waits = c
 	}

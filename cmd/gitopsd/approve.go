@@ -76,7 +76,7 @@ func (c *cli) lookAndAsk(ctx context.Context, app string) (string, error) {
 		return "", hinted(errors.New("without a terminal the changes have to be named"),
 			"look with gitopsd diff %s, then add --digest %s", app, candidate.Digest)
 	}
-	c.statusDetails(c.out, res.Applications[0])
+	fmt.Fprint(c.out, c.statusDetails(res.Applications[0]))
 	fmt.Fprint(c.out, "Approve these changes? [y/N] ")
 	answer, err := c.readLine(ctx)
 	if err != nil {

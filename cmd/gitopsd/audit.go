@@ -53,7 +53,7 @@ func (c *cli) auditQueryCommand() *cobra.Command {
 				t.row(cell{text: fmt.Sprint(r.Seq)}, cell{text: stampText(r.At.AsTime())}, cell{text: r.Kind},
 					cell{text: r.Application}, cell{text: r.Principal}, cell{text: r.Message})
 			}
-			t.print(c.out, c.colors(c.outTerminal))
+			c.show(t)
 			return nil
 		},
 	}

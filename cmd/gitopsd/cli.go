@@ -26,6 +26,9 @@ type streams struct {
 	now      func() time.Time
 	// outTerminal and errTerminal say that a person is watching.
 	inTerminal, outTerminal, errTerminal bool
+	// width is that of the terminal of out, in columns; 0 and nil say that it is
+	// not known.
+	width func() int
 }
 
 func standardStreams() streams {
@@ -34,6 +37,13 @@ func standardStreams() streams {
 		inTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
 		outTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		errTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+		width: func() int {
+			columns, _, err := term.GetSize(int(os.Stdout.Fd()))
+			if err != nil {
+				return 0
+			}
+			return columns
+		},
 	}
 }
 

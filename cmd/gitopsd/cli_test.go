@@ -114,7 +114,7 @@ func TestStatusGolden(t *testing.T) {
 
 func TestStatusColors(t *testing.T) {
 	s := newSession(t, apitest.Sample())
-	s.outTerminal, s.errTerminal = true, true
+	s.outTerminal, s.errTerminal, s.width = true, true, func() int { return 100 }
 	s.run("status", "web", "drifted")
 	s.run("diff", "held")
 	s.run("status", "none")

@@ -67,7 +67,7 @@ func (c *cli) listObjects(ctx context.Context, app, format string) error {
 		}
 		t.row(cell{text: o.Key}, cell{text: o.State}, cell{health, stateColor(health)}, cell{text: o.Origin}, cell{text: o.Problem})
 	}
-	t.print(c.out, c.colors(c.outTerminal))
+	c.show(t)
 	return nil
 }
 

@@ -41,7 +41,7 @@ func (c *cli) historyCommand() *cobra.Command {
 					cell{text: stampText(e.Started.AsTime())}, cell{text: e.Finished.AsTime().Sub(e.Started.AsTime()).Round(time.Millisecond).String()},
 					cell{text: countsText(e.Counts)}, cell{text: e.Approver}, cell{text: subject(e)})
 			}
-			t.print(c.out, c.colors(c.outTerminal))
+			c.show(t)
 			return nil
 		},
 	}

@@ -95,11 +95,17 @@ func (c *cli) printStatus(f *statusFlags, m proto.Message, apps []*pb.Applicatio
 		fmt.Fprintln(c.out, "no applications are configured")
 		return nil
 	}
-	c.statusTable(apps, f.format == "wide").print(c.out, c.colors(c.outTerminal))
-	for _, a := range apps {
+	details := make([]string, len(apps))
+	if f.diff {
+		for i, a := range apps {
+			details[i] = c.statusDetails(a)
+		}
+	}
+	c.show(c.statusTable(apps, details, f.format == "wide"))
+	for i, a := range apps {
 		switch {
 		case f.diff:
-			c.statusDetails(c.out, a)
+			fmt.Fprint(c.out, details[i])
 		case f.format == "wide":
 			c.statusWarnings(c.out, a)
 		}
@@ -107,14 +113,16 @@ func (c *cli) printStatus(f *statusFlags, m proto.Message, apps []*pb.Applicatio
 	return nil
 }
 
-func (c *cli) statusTable(apps []*pb.ApplicationStatus, wide bool) *table {
+// statusTable makes the table of applications; details is what is printed of each
+// below it.
+func (c *cli) statusTable(apps []*pb.ApplicationStatus, details []string, wide bool) *table {
 	t := &table{}
 	names := []string{"APPLICATION", "SYNC", "HEALTH", "REVISION", "OBJECTS", "DRIFT", "AGE"}
 	if wide {
 		names = append(names, "PHASE", "SOURCE", "PATH", "TARGETS", "CANDIDATE", "SYNCED")
 	}
 	t.header(append(names, "MESSAGE")...)
-	for _, a := range apps {
+	for i, a := range apps {
 		cells := []cell{
 			{text: a.Application}, {a.Sync, stateColor(a.Sync)}, {a.Health, stateColor(a.Health)}, {text: short(a.Revision)},
 			{text: strconv.Itoa(int(a.GetObjects().GetOwned()))}, driftCell(a), {text: observationAge(a)},
@@ -131,9 +139,27 @@ func (c *cli) statusTable(apps []*pb.ApplicationStatus, wide bool) *table {
 			cells = append(cells, cell{text: a.Phase}, cell{text: a.Source}, cell{text: a.Path},
 				cell{text: strings.Join(a.Targets, ",")}, cell{text: candidate}, cell{text: synced})
 		}
-		t.row(append(cells, cell{text: a.Message})...)
+		t.row(append(cells, cell{text: unrepeated(a, details[i])})...)
 	}
 	return t
+}
+
+// unrepeated is the message without what the details say once more.
+func unrepeated(a *pb.ApplicationStatus, details string) string {
+	if details != "" && a.GetCandidate().GetState() == "Held" {
+		return "needs an approval, see below"
+	}
+	for start := 0; start < len(a.Message); {
+		if strings.Contains(details, safe(a.Message[start:])) {
+			return strings.TrimPrefix(strings.TrimSuffix(a.Message[:start], ": ")+", see below", ", ")
+		}
+		i := strings.Index(a.Message[start:], ": ")
+		if i < 0 {
+			break
+		}
+		start += i + len(": ")
+	}
+	return a.Message
 }
 
 func driftCell(a *pb.ApplicationStatus) cell {
@@ -165,8 +191,8 @@ func stateColor(word string) color {
 	}
 }
 
-// statusDetails lists what the table only counts.
-func (c *cli) statusDetails(w io.Writer, a *pb.ApplicationStatus) {
+// statusDetails lists what the table only counts; "" when there is nothing.
+func (c *cli) statusDetails(a *pb.ApplicationStatus) string {
 	var b strings.Builder
 	if s := a.Suspended; s != nil {
 		until := "until resumed"
@@ -217,9 +243,10 @@ func (c *cli) statusDetails(w io.Writer, a *pb.ApplicationStatus) {
 	for _, key := range a.Orphaned {
 		fmt.Fprintf(&b, "  orphaned %s\n", safe(key))
 	}
-	if b.Len() > 0 {
-		fmt.Fprintf(w, "\n%s:\n%s", safe(a.Application), b.String())
+	if b.Len() == 0 {
+		return ""
 	}
+	return fmt.Sprintf("\n%s:\n%s", safe(a.Application), b.String())
 }
 
 // statusWarnings lists what policies and targets said without anything being wrong.

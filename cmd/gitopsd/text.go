@@ -78,7 +78,20 @@ func (t *table) header(names ...string) {
 	t.row(cells...)
 }
 
-func (t *table) print(w io.Writer, colors bool) {
+// leastLast is how much of the last column stays, however narrow the terminal is.
+const leastLast = 20
+
+// show prints a table; on a terminal the last column is cut to its width.
+func (c *cli) show(t *table) {
+	width := 0
+	if c.outTerminal && c.width != nil {
+		width = c.width()
+	}
+	t.print(c.out, c.colors(c.outTerminal), width)
+}
+
+// print writes the rows, at most width wide unless that is 0.
+func (t *table) print(w io.Writer, colors bool, width int) {
 	var widths []int
 	for _, row := range t.rows {
 		for i := range row {
@@ -92,9 +105,16 @@ func (t *table) print(w io.Writer, colors bool) {
 			widths[i] = max(widths[i], utf8.RuneCountInString(row[i].text))
 		}
 	}
+	last := width
+	for _, n := range widths[:max(0, len(widths)-1)] {
+		last -= n + 2
+	}
 	for _, row := range t.rows {
 		var b strings.Builder
 		for i, c := range row {
+			if width > 0 && i == len(widths)-1 {
+				c.text = cut(c.text, max(last, leastLast))
+			}
 			b.WriteString(paint(colors, c.color, c.text))
 			if i < len(row)-1 {
 				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)+2))
@@ -102,6 +122,14 @@ func (t *table) print(w io.Writer, colors bool) {
 		}
 		fmt.Fprintln(w, b.String())
 	}
+}
+
+// cut shortens text to at most n runes, and shows that it did.
+func cut(text string, n int) string {
+	if r := []rune(text); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return text
 }
 
 // age writes a length of time in its two largest units: 45s, 3m20s, 2h5m, 3d4h.

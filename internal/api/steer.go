@@ -171,6 +171,9 @@ func (s *server) GetPlan(ctx context.Context, req *connect.Request[pb.GetPlanReq
 	if err := view.Plan.Text(&text, plan.TextOptions{}); err != nil {
 		return nil, toCode(err)
 	}
+	if view.Digest != "" {
+		fmt.Fprintf(&text, "Approve with: gitopsd approve %s --digest %s --why REASON\n", req.Msg.Application, view.Digest)
+	}
 	data, err := json.Marshal(view.Plan)
 	if err != nil {
 		return nil, toCode(err)

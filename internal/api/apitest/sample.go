@@ -113,7 +113,7 @@ func suspended() reconciler.Status {
 
 func heldPlan() reconciler.PlanView {
 	return reconciler.PlanView{
-		Revision: bad, Candidate: true, At: Now(),
+		Revision: bad, Candidate: true, At: Now(), Digest: held().Candidate.Digest,
 		Plan: &plan.Plan{
 			Application: "held",
 			Changes:     []plan.Change{{Key: key("File", "motd"), Action: plan.Delete, Origin: manifest.Origin{Path: "apps/held/motd.yaml", Line: 1}}},
