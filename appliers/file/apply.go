@@ -227,7 +227,7 @@ func (r *run) confirmed(j *job) *record {
 		}
 		return &rec
 	}
-	rec.Known = true
+	rec.Known, rec.Was = true, ""
 	if j.old != nil && !j.noted && same(*j.old, rec) {
 		return nil
 	}

@@ -12,19 +12,24 @@ import (
 // its owner, then its mode, and makes it durable.
 func dress(dir int, name string, f *os.File, m meta) error {
 	copyAttributes(dir, name, int(f.Fd()))
+	return give(int(f.Fd()), m)
+}
+
+// give sets owner and mode of what is open, where they differ, and makes it durable.
+func give(fd int, m meta) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
 	if st.Uid != m.uid || st.Gid != m.gid {
-		if err := unix.Fchown(int(f.Fd()), int(m.uid), int(m.gid)); err != nil {
-			return fmt.Errorf("give it to user %d and group %d: %w", m.uid, m.gid, err)
+		if err := unix.Fchown(fd, int(m.uid), int(m.gid)); err != nil {
+			return fmt.Errorf("give it to user %d and group %d: %w; only root may do that: run gitopsd as root, or leave owner and group out", m.uid, m.gid, err)
 		}
 	}
-	if err := unix.Fchmod(int(f.Fd()), m.mode); err != nil {
-		return err
+	if err := unix.Fchmod(fd, m.mode); err != nil {
+		return fmt.Errorf("set its mode to %s: %w; only its owner and root may do that: run gitopsd as root, or give it to gitopsd's user", modeString(m.mode), err)
 	}
-	return f.Sync()
+	return unix.Fsync(fd)
 }
 
 // copyAttributes copies the extended attributes that administrators set: labels,

@@ -111,7 +111,7 @@ func (r *run) reload(ctx context.Context) {
 		err := r.runFor(ctx, name, waiting[name])
 		for _, j := range waiting[name] {
 			if err != nil {
-				j.end(appliers.Result{Outcome: appliers.Uncertain, Err: fmt.Errorf("the file is in place, but %s: %w", name, err)})
+				j.end(appliers.Result{Outcome: appliers.Uncertain, Err: fmt.Errorf("the file is in place, but its onChange has not succeeded and is tried again: %w", err)})
 				continue
 			}
 			j.done()
@@ -150,7 +150,7 @@ func (r *run) check(ctx context.Context, j *job, name, temp string) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	return appliers.WithClass(appliers.Stop, fmt.Errorf("the new content does not pass check %s, the old stays: %w", name, err))
+	return appliers.WithClass(appliers.Stop, fmt.Errorf("the new content does not pass check %s, the old stays; correct the content, or the check: %w", name, err))
 }
 
 // run runs a command without a shell, in a process group of its own, with the
@@ -169,11 +169,11 @@ func (a *Applier) run(ctx context.Context, name string, c command, file string, 
 		case err == nil || errors.Is(err, exec.ErrWaitDelay): // a daemon it started may hold the output open
 			return nil
 		case ctx.Err() != nil:
-			return fmt.Errorf("stopped: %w", ctx.Err())
+			return fmt.Errorf("command %s was stopped: %w", name, ctx.Err())
 		case limited.Err() != nil:
-			return fmt.Errorf("killed after its timeout of %s%s", c.limit, out.tail(secrets))
+			return fmt.Errorf("command %s was killed after its timeout of %s%s", name, c.limit, out.tail(secrets))
 		}
-		return fmt.Errorf("%w%s", err, out.tail(secrets))
+		return fmt.Errorf("command %s failed: %w%s", name, err, out.tail(secrets))
 	})
 }
 
@@ -239,7 +239,7 @@ func (o *bounded) tail(secrets []manifest.Sensitive) string {
 		}
 	}
 	if len(words) == 0 {
-		return ""
+		return "; it printed nothing: run it by hand to see why"
 	}
 	return ": " + strings.Join(words, " ")
 }

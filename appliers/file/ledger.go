@@ -28,7 +28,10 @@ type record struct {
 	// Pending stands from before a write until it is known to have succeeded.
 	Pending bool `json:"pending,omitempty"`
 	// Known says that an earlier write, or adoption, is on record.
-	Known     bool   `json:"known,omitempty"`
+	Known bool `json:"known,omitempty"`
+	// Was is the kind of what a pending write replaces, when that is of another one:
+	// until the write is known to have succeeded, either may be there.
+	Was       string `json:"was,omitempty"`
 	Sensitive bool   `json:"sensitive,omitempty"`
 	OnPrune   string `json:"onPrune,omitempty"`
 	OnChange  string `json:"onChange,omitempty"`
@@ -42,6 +45,11 @@ func (r *record) key(target string) plan.Key { return plan.Key{Target: target, I
 
 // ours reports whether what is on disk may be taken for our own.
 func (r *record) ours() bool { return r != nil && (!r.Pending || r.Known) }
+
+// wrote reports whether something of a kind at the path may be of our own making.
+func (r *record) wrote(kind string) bool {
+	return r.ours() && kind != "" && (kind == r.ID.Kind || r.Pending && kind == r.Was)
+}
 
 // ledger is the record of what was written below one root: a file of lines,
 // each with its checksum, to which lines are added; the last line of a path

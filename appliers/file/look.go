@@ -138,7 +138,7 @@ func (c *looks) drop(p string) {
 // below a root that is there; everything else that prevents a look is an error.
 func (t *tree) look(p string) (*look, error) {
 	dir, name, err := t.parent(p)
-	if errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, unix.ENOENT) || errors.As(err, new(nothingBelow)) {
 		t.a.looks.drop(p)
 		return &look{absent: true}, nil
 	}

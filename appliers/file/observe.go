@@ -112,6 +112,9 @@ func (v *view) answer(ctx context.Context, q appliers.Query) (plan.Observed, err
 		delete(m, "onChange")
 	}
 	o, err := v.present(q, m, l.version())
+	if l.kind() != q.Key.ID.Kind {
+		o.Instead = l.typeOf()
+	}
 	if err == nil && l.typ == unix.S_IFDIR {
 		o.Removes, err = removes(t, q.Locator, m)
 	}

@@ -124,7 +124,8 @@ func (r *run) prepareWrite(j *job) error {
 	if err := suitable(j); err != nil {
 		return err
 	}
-	if c.Adopting {
+	// The second is what a hand put in the place of something else of ours.
+	if c.Adopting || j.rec.Known && !j.old.wrote(j.found.kind()) {
 		r.willKeep(j)
 	}
 	return nil
@@ -153,13 +154,34 @@ func moved(j *job) error {
 
 // suitable reports why what is there cannot be replaced by what is wanted.
 func suitable(j *job) error {
-	switch {
-	case j.found.kind() != j.op.Change.Key.ID.Kind:
-		return fmt.Errorf("%w: %s is %s; remove it by hand or declare another path", ErrOddType, j.path, j.found.typeOf())
-	case j.found.typ == unix.S_IFREG && j.found.nlink > 1:
+	if j.changesKind() && !(j.owned() && j.old.wrote(j.found.kind())) {
+		return fmt.Errorf("%w: %s is %s that this application did not write; remove it by hand or declare another path", ErrOddType, j.path, j.found.typeOf())
+	}
+	if j.found.typ == unix.S_IFREG && j.found.nlink > 1 {
 		return fmt.Errorf("%w: %s has %d names; make it a file of its own first", ErrHardLinks, j.path, j.found.nlink)
 	}
-	return nil
+	if !j.changesKind() {
+		return nil
+	}
+	j.rec.Was = j.found.kind()
+	if j.found.typ != unix.S_IFDIR {
+		return nil
+	}
+	why, err := j.tree.occupied(j.path)
+	if err == nil && why != "" {
+		err = inUse(why, j.want.kind)
+	}
+	return err
+}
+
+// changesKind reports whether what is there is of another kind than what is wanted.
+func (j *job) changesKind() bool {
+	return j.want != nil && !j.found.absent && j.found.kind() != j.want.kind
+}
+
+// inUse refuses to replace a directory that is not empty.
+func inUse(why, kind string) error {
+	return appliers.WithClass(appliers.Wait, fmt.Errorf("%s; a %s takes its place once that is gone: declare it no longer, or move it by hand", why, kind))
 }
 
 // same reports whether what is there is as wanted.
@@ -221,7 +243,7 @@ func (r *run) prepareDelete(j *job) error {
 	if j.found.absent {
 		return nil
 	}
-	if kind := j.op.Change.Key.ID.Kind; j.found.kind() != kind {
+	if kind := j.found.kind(); kind != j.op.Change.Key.ID.Kind && !j.old.wrote(kind) {
 		return fmt.Errorf("%w: %s is %s, not what was written there; remove it by hand", ErrOddType, j.path, j.found.typeOf())
 	}
 	if j.backup != "" {

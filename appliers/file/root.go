@@ -235,7 +235,51 @@ func (t *tree) dir(p string) (int, error) {
 	if err == unix.EACCES { // a directory that may be passed but not listed
 		fd, err = t.root.step(t.fd, rel, unix.O_DIRECTORY|unix.O_PATH, t.root.cross)
 	}
+	if err == unix.ELOOP || err == unix.ENOTDIR {
+		return -1, t.noWay(err, rel, p)
+	}
 	return fd, explain(err, p)
+}
+
+// nothingBelow says that nothing can be at a path: above it is a file, or a link of
+// our own, which is where it ends for us.
+type nothingBelow struct{ error }
+
+func (e nothingBelow) Unwrap() error { return e.error }
+
+// noWay names what is no directory on the way down a path, its end included. The
+// kernel tells a link from other things in some places only.
+func (t *tree) noWay(err error, rel, p string) error {
+	at := t.root.path
+	for part := range strings.SplitSeq(rel, "/") {
+		dir, found := t.fd, unix.Stat_t{}
+		if at != t.root.path {
+			fd, err := t.root.step(t.fd, t.rel(at), unix.O_DIRECTORY|unix.O_PATH, t.root.cross)
+			if err != nil {
+				break
+			}
+			defer unix.Close(fd)
+			dir = fd
+		}
+		at = path.Join(at, part)
+		if unix.Fstatat(dir, part, &found, unix.AT_SYMLINK_NOFOLLOW) != nil {
+			break
+		}
+		switch l := newLook(&found); l.typ {
+		case unix.S_IFDIR:
+		case unix.S_IFLNK:
+			err := fmt.Errorf("%w: %s is one; declare the real path", ErrSymlink, at)
+			if t.record(at).wrote(kindSymlink) {
+				return nothingBelow{err}
+			}
+			return err
+		case unix.S_IFREG:
+			return nothingBelow{fmt.Errorf("%s is %s: %w; remove it by hand, or declare another path than %s", at, l.typeOf(), unix.ENOTDIR, p)}
+		default:
+			return fmt.Errorf("%s is %s: %w; remove it by hand, or declare another path than %s", at, l.typeOf(), unix.ENOTDIR, p)
+		}
+	}
+	return explain(err, p) // it has changed meanwhile
 }
 
 // explain names what an errno means on the way to a path.
@@ -244,11 +288,13 @@ func explain(err error, p string) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.ELOOP):
-		return fmt.Errorf("%w: %s or a directory above it; declare the real path", ErrSymlink, p)
+		return fmt.Errorf("%w: %s is one, or a directory above it; declare the real path", ErrSymlink, p)
 	case errors.Is(err, unix.EXDEV):
 		return fmt.Errorf("%w: %s; list the mounted directory as a root of its own, or set crossMounts", ErrMount, p)
 	case errors.Is(err, unix.ENOTDIR):
-		return fmt.Errorf("%s: something above it is not a directory: %w", p, err)
+		return fmt.Errorf("%s: something above it is not a directory: %w; remove that by hand, or declare another path", p, err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%s: %w; run gitopsd as root, or give its user access to it and to the directories above", p, err)
 	}
 	return fmt.Errorf("%s: %w", p, err)
 }

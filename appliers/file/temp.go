@@ -54,7 +54,7 @@ func replaceIn(dirfd int, name string, fill func(*os.File) error) error {
 	return unix.Fsync(dirfd)
 }
 
-// removeTemps removes the temporary files in a directory. Nobody else may be
+// removeTemps removes the temporary files and empty directories in a directory. Nobody else may be
 // writing there.
 func removeTemps(dirfd int) (removed int, err error) {
 	names, err := entries(dirfd)
@@ -69,10 +69,14 @@ func removeTemps(dirfd int) (removed int, err error) {
 		if err := unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			continue
 		}
-		if t := st.Mode & unix.S_IFMT; (t != unix.S_IFREG && t != unix.S_IFLNK) || st.Nlink != 1 {
+		flags := 0
+		switch t := st.Mode & unix.S_IFMT; {
+		case t == unix.S_IFDIR: // goes only when it is empty
+			flags = unix.AT_REMOVEDIR
+		case (t != unix.S_IFREG && t != unix.S_IFLNK) || st.Nlink != 1:
 			continue
 		}
-		if err := unix.Unlinkat(dirfd, name, 0); err == nil {
+		if err := unix.Unlinkat(dirfd, name, flags); err == nil {
 			removed++
 		}
 	}

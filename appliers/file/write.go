@@ -120,7 +120,7 @@ func (r *run) put(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	if !j.found.absent && (j.want.keep || j.found.sum == j.want.sum()) {
+	if !j.found.absent && !j.changesKind() && (j.want.keep || j.found.sum == j.want.sum()) {
 		err := r.chmod(j, unix.O_RDONLY|unix.O_NONBLOCK, uid, gid)
 		if !errors.Is(err, unix.EACCES) || j.want.keep {
 			return err
@@ -159,9 +159,7 @@ func (r *run) replace(ctx context.Context, j *job, content []byte, m meta, check
 		}
 		return settled(err) // the temporary file is all that was touched
 	}
-	err = r.do(effect.FileRename, j.path, func() error { return unix.Renameat(dir, temp, dir, name) })
-	if err != nil {
-		_ = unix.Unlinkat(dir, temp, 0)
+	if err := r.place(j, dir, temp, name); err != nil {
 		return err
 	}
 	r.a.count(func(s *Stats) { s.FilesWritten++ })
@@ -207,17 +205,7 @@ func (r *run) chmod(j *job, flags int, uid, gid uint32) error {
 	if !j.found.absent && (st.Ino != j.found.ino || st.Mode&unix.S_IFMT != j.found.typ) {
 		return errors.New("was replaced since it was looked at; observe again")
 	}
-	err = r.do(effect.FileChmod, j.path, func() error {
-		if st.Uid != uid || st.Gid != gid {
-			if err := unix.Fchown(fd, int(uid), int(gid)); err != nil {
-				return err
-			}
-		}
-		if err := unix.Fchmod(fd, j.want.mode); err != nil {
-			return err
-		}
-		return unix.Fsync(fd)
-	})
+	err = r.do(effect.FileChmod, j.path, func() error { return give(fd, meta{j.want.mode, uid, gid}) })
 	if err != nil {
 		return err
 	}
@@ -231,6 +219,9 @@ func (r *run) putDirectory(j *job) error {
 	}
 	if err := real(dir, j.path); err != nil {
 		return err
+	}
+	if j.changesKind() {
+		return r.turnIntoDirectory(j, dir, name)
 	}
 	if j.found.absent {
 		err := r.do(effect.FileMkdir, j.path, func() error { return unix.Mkdirat(dir, name, 0o700) })
@@ -262,9 +253,7 @@ func (r *run) putSymlink(j *job) error {
 		_ = unix.Unlinkat(dir, temp, 0)
 		return settled(err)
 	}
-	err = r.do(effect.FileRename, j.path, func() error { return unix.Renameat(dir, temp, dir, name) })
-	if err != nil {
-		_ = unix.Unlinkat(dir, temp, 0)
+	if err := r.place(j, dir, temp, name); err != nil {
 		return err
 	}
 	return r.touch(j, dir)
