@@ -225,6 +225,9 @@ func (p *pipeline) collide(items *keyMapTxn[desiredItem], places *iradix.Txn[pla
 // place routes and resolves one object.
 func (p *pipeline) place(obj *manifest.Object) (plan.Key, desiredItem, error) {
 	name, err := p.router.Route(obj)
+	if err != nil && obj.ID().Group == configGroup {
+		return plan.Key{}, desiredItem{}, at(obj, notDesired(obj))
+	}
 	if err != nil {
 		return plan.Key{}, desiredItem{}, &routeError{err}
 	}
@@ -289,6 +292,9 @@ func isNumber(s string) bool {
 
 func (p *pipeline) resolve(t *target, obj *manifest.Object) (desiredItem, error) {
 	if answer, _ := t.applier.Takes(obj.ID().GroupKind()); answer == appliers.No {
+		if obj.ID().Group == configGroup {
+			return desiredItem{}, notDesired(obj)
+		}
 		return desiredItem{}, fmt.Errorf("target %s does not take kind %s; route it to another target", t.name, obj.ID().GroupKind())
 	}
 	resolved, err := t.applier.Resolve(obj)
@@ -311,6 +317,13 @@ func (p *pipeline) resolve(t *target, obj *manifest.Object) (desiredItem, error)
 		item.DependsOn = append(item.DependsOn, dep)
 	}
 	return item, nil
+}
+
+// configGroup is the group of the kinds that configure gitopsd itself.
+const configGroup = "gitopsd.io"
+
+func notDesired(obj *manifest.Object) error {
+	return fmt.Errorf("%s configures gitopsd and is no desired state; keep it out of the path of an application", obj.ID().GroupKind())
 }
 
 // parseRef reads "[target:]group/Kind/[namespace/]name"; the default target is

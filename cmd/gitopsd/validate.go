@@ -199,6 +199,9 @@ func (f *validateFlags) configured(ctx context.Context, cfg *config.Config, flag
 	if err != nil {
 		return nil, err
 	}
+	if err := f.isTree(cfg, source, path); err != nil {
+		return nil, err
+	}
 	apps := slices.DeleteFunc(slices.Clone(cfg.Applications), func(a config.Application) bool { return a.Spec.Source != source })
 	sets := policySets(ctx, cfg, flags, func(set string) bool {
 		return slices.ContainsFunc(apps, func(a config.Application) bool { return slices.Contains(a.Spec.Policies, set) })
@@ -231,6 +234,43 @@ func (f *validateFlags) pickSource(cfg *config.Config) (string, error) {
 		return "", hinted(fmt.Errorf("the applications use %d sources", len(names)), "say with --source which one PATH is of: %s", strings.Join(names, ", "))
 	}
 	return names[0], nil
+}
+
+// isTree refuses a path around or inside the directory of a source, which then is
+// another one than the paths of applications are relative to. A directory
+// elsewhere may be a copy.
+func (f *validateFlags) isTree(cfg *config.Config, source, path string) error {
+	i := slices.IndexFunc(cfg.Sources, func(s config.Source) bool { return s.Name == source })
+	info, err := os.Stat(path)
+	if i < 0 || cfg.Sources[i].Spec.Dir == nil || err != nil || !info.IsDir() {
+		return nil // what is wrong is said where it is used
+	}
+	dir := cfg.Sources[i].Spec.Dir.Path
+	have, err := realPath(path)
+	want, wantErr := realPath(dir)
+	if err != nil || wantErr != nil || have == want || !within(have, want) && !within(want, have) {
+		return nil
+	}
+	if here, err := os.Getwd(); err == nil {
+		if short, err := filepath.Rel(here, want); err == nil && filepath.IsLocal(short) {
+			dir = short
+		}
+	}
+	return hinted(fmt.Errorf("%s is not the directory of source %s, which is %s", path, source, want), "gitopsd validate %s --config %s", dir, f.config)
+}
+
+func realPath(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(abs)
+}
+
+// within reports whether path lies below dir; both are real.
+func within(path, dir string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
 }
 
 // relative returns path as people who stand in the current directory write it.

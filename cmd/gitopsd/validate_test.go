@@ -80,6 +80,21 @@ func TestInitIsValid(t *testing.T) {
 	if code != 0 || out != "1 object, 0 errors, 0 warnings\n" {
 		t.Errorf("validate: exit %d: %s%s", code, out, errOut)
 	}
+	_, errOut, code = runCLI(t, streams{}, "validate", dir, "--config", path)
+	if code != exitError || !strings.Contains(errOut, "error: "+dir+" is not the directory of source site, which is ") ||
+		!strings.Contains(errOut, filepath.Join(dir, "manifests")+" --config "+path) {
+		t.Errorf("the folder around: exit %d: %s", code, errOut)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "manifests", "more"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, errOut, code = runCLI(t, streams{}, "validate", filepath.Join(dir, "manifests", "more"), "--config", path); code != exitError || !strings.Contains(errOut, "is not the directory of source site") {
+		t.Errorf("a folder inside: exit %d: %s", code, errOut)
+	}
+	if out, _, code := runCLI(t, streams{}, "validate", filepath.Join(dir, "gitopsd.yaml"), "--config", path); code != exitError ||
+		!strings.Contains(out, "gitopsd.io/Source/site: gitopsd.io/Source configures gitopsd and is no desired state; keep it out of the path of an application [target]") {
+		t.Errorf("the configuration: exit %d: %s", code, out)
+	}
 	if out, errOut, code := runCLI(t, streams{}, "policy", "test", filepath.Join(dir, "policies"), "--min-coverage", "100"); code != 0 {
 		t.Errorf("policy test: exit %d: %s%s", code, out, errOut)
 	}
