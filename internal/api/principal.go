@@ -27,16 +27,6 @@ func (r Role) String() string {
 	return [...]string{"none", "viewer", "operator", "approver"}[r]
 }
 
-// ParseRole reads the form that String writes.
-func ParseRole(s string) (Role, error) {
-	for r := RoleViewer; r <= RoleApprover; r++ {
-		if r.String() == s {
-			return r, nil
-		}
-	}
-	return NoRole, fmt.Errorf("role %q: want viewer, operator or approver", s)
-}
-
 // Principal is who is calling.
 type Principal struct {
 	// Name is "user (uid N)", or "uid N" when the user has no name.

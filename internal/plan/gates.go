@@ -63,17 +63,17 @@ func (b *builder) gates(p *Plan) []Gate {
 	}
 	count, percent := b.opts.Budget.MaxCount, b.opts.Budget.MaxPercent
 	if b.opts.Want == 0 && b.opts.Owned > 0 && n > 0 {
-		add(GateEmpty, slices.Clone(leaving), "nothing is desired any more, and %d of %d objects would go; approve if this is meant, or restore the files", n, b.opts.Owned)
+		add(GateEmpty, slices.Clone(leaving), "nothing is desired any more, and %d of %d objects would go; the files can be restored instead", n, b.opts.Owned)
 	}
 	if count >= 0 && n > count {
-		add(GatePruneCount, slices.Clone(leaving), "%s are more than prune.maxCount %d; approve them, or raise the limit", deletes, count)
+		add(GatePruneCount, slices.Clone(leaving), "%s are more than prune.maxCount %d; the limit can be raised instead", deletes, count)
 	}
 	// One object is always a large part of a small application; a limit of 0 means it.
 	if percent >= 0 && (n > 1 || percent == 0) && n*100 > percent*owned {
-		add(GatePrunePercent, slices.Clone(leaving), "%s %s %d owned objects are more than prune.maxPercent %d; approve them, or raise the limit", deletes, measure, owned, percent)
+		add(GatePrunePercent, slices.Clone(leaving), "%s %s %d owned objects are more than prune.maxPercent %d; the limit can be raised instead", deletes, measure, owned, percent)
 	}
 	if len(protected) > 0 {
-		add(GateProtected, protected, "of kinds that are never deleted unasked: %d to delete; approve them, or restore the files", len(protected))
+		add(GateProtected, protected, "of kinds that are never deleted unasked: %d to delete; the files can be restored instead", len(protected))
 	}
 	return gates
 }

@@ -292,7 +292,7 @@ func (p *Plan) Empty() bool {
 // GateKind names the guard that asks for an approval.
 type GateKind string
 
-// The guards of Build. Protected kinds, policies and windows add their own later.
+// The guards of Build.
 const (
 	GatePruneCount   GateKind = "PruneCount"   // more deletes than prune.maxCount
 	GatePrunePercent GateKind = "PrunePercent" // more than prune.maxPercent of what is owned
