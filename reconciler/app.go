@@ -88,6 +88,8 @@ type appState struct {
 	unhealthy map[plan.Key]appliers.Health
 	cautions  map[plan.Key][]policies.Finding // what policies warned of, by the change last judged
 	lookedAt  time.Time                       // oldest answer of the last complete look
+	askedAt   time.Time                       // when a look began that waits for unread to be complete; zero when none does
+	unread    map[plan.Key]struct{}           // what that look got no answer about
 	syncedAt  time.Time                       // when a round last found everything as desired
 	nextLook  time.Time
 	failures  map[plan.Key]failure

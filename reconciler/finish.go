@@ -34,9 +34,7 @@ func (a *app) finish(st *appState, res roundResult) {
 	st.restored = st.restored || res.restored
 	st.observed, st.failures = res.observed, res.failures
 	st.message = res.message
-	if !res.lookedAt.IsZero() {
-		st.lookedAt = res.lookedAt
-	}
+	st.takeLook(res)
 	if res.looked {
 		st.nextLook = now.Add(a.m.jitter(a.Interval))
 		st.fights.tidy(a.Contention, now)
@@ -110,9 +108,25 @@ func (st *appState) cautionList() []policies.Finding {
 	return out
 }
 
+// takeLook keeps when all objects were known together. A look that left some
+// unread is complete once each of them is known, or of no concern any more: its
+// answers are then at most as old as its beginning.
+func (st *appState) takeLook(res roundResult) {
+	if !res.lookedAt.IsZero() {
+		st.askedAt, st.unread = res.lookedAt, res.unread
+	}
+	maps.DeleteFunc(st.unread, func(k plan.Key, _ struct{}) bool {
+		o, asked := st.observed.get(k)
+		return !asked || o.Presence != plan.PresenceUnknown
+	})
+	if len(st.unread) == 0 && !st.askedAt.IsZero() {
+		st.lookedAt, st.askedAt = st.askedAt, time.Time{}
+	}
+}
+
 // scheduleLooks sets when objects are looked at again that nobody will report.
 func (a *app) scheduleLooks(st *appState, now time.Time) {
-	unread, moving := false, false
+	unread, moving := len(st.unread) > 0, false
 	for k := range st.blocked {
 		o, _ := st.observed.get(k)
 		unread = unread || o.Presence == plan.PresenceUnknown

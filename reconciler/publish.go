@@ -111,7 +111,7 @@ func (a *app) situation(st *appState, s *Status) (SyncStatus, Phase, string) {
 	case len(st.failures) > 0:
 		return OutOfSync, PhaseRetrying, fmt.Sprintf("%s failed: %s", counted(len(st.failures), "object"), describe(firstFailed(s.Failures, st.failures)))
 	case len(st.blocked) > 0:
-		return OutOfSync, PhaseRetrying, fmt.Sprintf("%s: %s", waiting(len(st.blocked)), describe(s.Failures[0]))
+		return a.differs(st), PhaseRetrying, fmt.Sprintf("%s: %s", waiting(len(st.blocked)), describe(s.Failures[0]))
 	case st.message != "":
 		return OutOfSync, PhaseWaiting, firstLine(st.message)
 	case len(st.pending) > 0:
@@ -194,7 +194,7 @@ func (a *app) syncOf(st *appState) SyncStatus {
 	case st.accepted == nil || st.lookedAt.IsZero():
 		return SyncUnknown
 	case st.candidate != nil || !st.settled():
-		return OutOfSync
+		return a.differs(st)
 	default:
 		return Synced
 	}
@@ -208,6 +208,21 @@ func (st *appState) settled() bool {
 // health is the worst of what is known of the objects.
 func (a *app) health(st *appState, s *Status) appliers.HealthStatus {
 	if st.accepted == nil || st.lookedAt.IsZero() {
+// differs tells what is known to be otherwise than desired from what only could
+// not be read: of that it is not known whether it differs. A prune that waits for
+// being read is one of the first.
+func (a *app) differs(st *appState) SyncStatus {
+	if st.candidate != nil || st.hold != nil || st.message != "" || len(st.failures)+len(st.drift)+len(st.pending) > 0 {
+		return OutOfSync
+	}
+	for k := range st.blocked {
+		if o, asked := st.observed.get(k); !asked || o.Presence != plan.PresenceUnknown || !a.desires(st, k) {
+			return OutOfSync
+		}
+	}
+	return SyncUnknown
+}
+
 		return appliers.HealthUnknown
 	}
 	worst := appliers.Healthy

@@ -96,7 +96,7 @@ func orphanStatus(name string, keys []plan.Key) Status {
 func (m *Manager) status(a *app) Status {
 	s := *a.status.Load()
 	age := m.opts.Now().Sub(s.ObservedAt)
-	if s.Sync != SyncUnknown && !s.ObservedAt.IsZero() && age > a.StaleAfter {
+	if !s.ObservedAt.IsZero() && age > a.StaleAfter {
 		s.Message = fmt.Sprintf("last seen complete %s ago; %s", age.Round(time.Second), s.Message)
 		s.Sync = Stale
 	}

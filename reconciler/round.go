@@ -55,9 +55,10 @@ type roundResult struct {
 	hold      *Candidate // changes of the accepted revision that need an approval
 	first     bool       // the revision was not accepted before
 	observed  keyMap[plan.Observed]
-	writers   map[plan.Key]string // who wrote what drifted
-	lookedAt  time.Time           // set when every object was answered for
-	looked    bool                // a complete look was made, with or without all answers
+	writers   map[plan.Key]string   // who wrote what drifted
+	lookedAt  time.Time             // when every object was last asked for; zero when not all were
+	unread    map[plan.Key]struct{} // what was not answered for then
+	looked    bool                  // a complete look was made, with or without all answers
 	scope     map[plan.Key]struct{}
 	before    *plan.Plan // what there was to do
 	after     *plan.Plan // what is left

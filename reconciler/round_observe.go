@@ -23,8 +23,8 @@ func (r *round) scopeKeys() []plan.Key {
 	return slices.SortedFunc(maps.Keys(r.out.scope), plan.Key.Compare)
 }
 
-// observe asks the targets about the scope. When the scope is everything and
-// every key has an answer, the look was complete.
+// observe asks the targets about the scope. When the scope is everything, it
+// notes what was not answered for: without such keys the look is complete.
 func (r *round) observe(ctx context.Context, state *desiredState) {
 	start := r.m.opts.Now()
 	keys := r.scopeKeys()
@@ -34,12 +34,12 @@ func (r *round) observe(ctx context.Context, state *desiredState) {
 	if !r.full {
 		return
 	}
+	r.out.lookedAt, r.out.unread = start, map[plan.Key]struct{}{}
 	for _, k := range keys {
 		if o, asked := r.out.observed.get(k); asked && o.Presence == plan.PresenceUnknown {
-			return
+			r.out.unread[k] = struct{}{}
 		}
 	}
-	r.out.lookedAt = start
 }
 
 // observeKeys asks all targets concerned at once and records their answers.

@@ -138,6 +138,9 @@ func dirtyKeys(st *appState, m mail, over map[plan.FieldRef]bool, now time.Time)
 		keys = append(keys, ref.Key)
 	}
 	if st.unreadRetry.due(now) {
+		for k := range st.unread {
+			keys = append(keys, k)
+		}
 		for k := range st.blocked {
 			if o, _ := st.observed.get(k); o.Presence == plan.PresenceUnknown {
 				keys = append(keys, k)
