@@ -67,7 +67,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		sync:         gauge("sync_status", "1 for the present sync status of an application, 0 for the others.", "application", "status"),
 		health:       gauge("health_status", "1 for the present health of an application, 0 for the others.", "application", "status"),
 		drift:        gauge("drifted_fields", "Fields that drifted and are not healed, by kind of object.", "application", "kind"),
-		objects:      gauge("objects", "Objects of an application by state: desired, owned, drifted, failed, blocked.", "application", "state"),
+		objects:      gauge("objects", "Objects of an application by state: desired, owned, drifted, failed, blocked, denied.", "application", "state"),
 		observedAt:   gauge("observed_timestamp_seconds", "When all objects of an application were last known together, as Unix time.", "application"),
 		rounds:       counter("rounds_total", "Rounds of an application.", "application"),
 		observed:     counter("objects_observed_total", "Objects that targets were asked about.", "application"),
@@ -202,7 +202,7 @@ func (m *Metrics) status(s *Status) {
 	}
 	for state, n := range map[string]int{
 		"desired": s.Objects.Desired, "owned": s.Objects.Owned, "drifted": s.Objects.Drifted,
-		"failed": s.Objects.Failed, "blocked": s.Objects.Blocked,
+		"failed": s.Objects.Failed, "blocked": s.Objects.Blocked, "denied": s.Objects.Denied,
 	} {
 		m.objects.WithLabelValues(s.Application, state).Set(float64(n))
 	}

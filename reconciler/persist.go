@@ -42,6 +42,8 @@ type appRecord struct {
 	// for last, so that a restart does not repeat them.
 	Last  lastOutcome `json:"last,omitzero"`
 	Asked asked       `json:"asked,omitzero"`
+	// Denied names what runs although the policies deny it by now, as it was last told.
+	Denied string `json:"denied,omitempty"`
 }
 
 // asked names what an approval was asked for.

@@ -67,7 +67,14 @@ func TestChangedPolicyDeniesWhatRuns(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.pass(time.Second)
-		s.wantSync("web", Synced, "") // nothing has to change
+		s.wantSync("web", Synced, "1 object is denied") // nothing has to change
+		const said = "a.yaml:1: test.example/Thing/a: PolicyViolation: test.deny: a is not allowed"
+		if w := s.status("web").Warnings; len(w) != 1 || !strings.HasPrefix(w[0].Msg, said) || w[0].Rule != "test.deny" {
+			t.Errorf("warnings %+v", w)
+		}
+		if list, err := s.m.Objects(s.t.Context(), "web"); err != nil || !strings.HasPrefix(list[0].Problem, "PolicyViolation: ") || list[1].Problem != "" {
+			t.Errorf("objects %+v, %v", list, err)
+		}
 		s.worlds["one"].SetField("x", where("a"), "/spec/value", int64(9))
 		s.worlds["one"].SetField("x", where("b"), "/spec/value", int64(9))
 		s.pass(time.Second)
@@ -86,6 +93,9 @@ func TestChangedPolicyDeniesWhatRuns(t *testing.T) {
 		s.start() // it stays a violation after a restart
 		s.pass(time.Minute)
 		s.wantFailure("web", "a", "PolicyViolation")
+		if n := s.eventKinds()[EventViolation]; n != 1 {
+			t.Errorf("%d events, want one for what is denied", n)
+		}
 		s.judge.set("p3", func(r *rules) { r.object = nil })
 		if err := s.reload(); err != nil {
 			t.Fatal(err)

@@ -24,6 +24,8 @@ func (a *app) publish(st *appState) {
 		s.Revision, s.Commit = st.accepted.revision, st.accepted.commit
 		s.Objects.Desired = st.accepted.items.len()
 		s.Warnings = append(st.accepted.findings(st.accepted.warned), st.remarks()...)
+		s.Warnings = append(s.Warnings, st.accepted.findings(st.violations())...)
+		s.Objects.Denied = st.accepted.denied.len()
 	}
 	s.Warnings = append(s.Warnings, st.cautionList()...)
 	s.Drift = st.driftList()
@@ -123,7 +125,7 @@ func (a *app) situation(st *appState, s *Status) (SyncStatus, Phase, string) {
 	case len(st.drift) > 0:
 		return OutOfSync, PhaseIdle, driftLeft(st.drift)
 	default:
-		return a.syncOf(st), PhaseIdle, "in step with " + shortRevision(s.Revision)
+		return a.syncOf(st), PhaseIdle, "in step with " + shortRevision(s.Revision) + deniedBesides(s.Objects.Denied)
 	}
 }
 

@@ -22,6 +22,9 @@ func (r *round) conclude(ctx context.Context) {
 			}
 		}
 	}
+	if err := r.tellViolations(ctx); err != nil {
+		r.out.message = err.Error()
+	}
 	entry := r.historyEntry()
 	if entry == nil {
 		return

@@ -144,6 +144,7 @@ const (
 	EventMoved     EventKind = "OwnershipMoved"
 	EventDrift     EventKind = "DriftDetected"
 	EventContended EventKind = "FieldContended"
+	EventViolation EventKind = "PolicyViolation" // a changed policy denies what runs; changes of it are blocked
 	EventFailed    EventKind = "ObjectFailed"
 	EventSuspended EventKind = "Suspended"
 	EventResumed   EventKind = "Resumed"

@@ -69,7 +69,8 @@ type Status struct {
 	// Failures lists objects that could not be brought to the desired state, sorted by key.
 	Failures []Failure
 	// Warnings are what policies said without denying, of the desired objects and of
-	// the changes judged last, and what targets say of objects that are as desired. A
+	// the changes judged last, what targets say of objects that are as desired, and
+	// which of these a changed policy denies (PolicyViolation). A
 	// warning about a change stays until another change of that object, or another
 	// revision, is judged.
 	Warnings []policies.Finding
@@ -117,6 +118,8 @@ type Candidate struct {
 // ObjectCounts are totals of one application.
 type ObjectCounts struct {
 	Desired, Owned, Drifted, Failed, Blocked int
+	// Denied counts desired objects that run and that the policies deny by now.
+	Denied int
 }
 
 // DriftedField is one field that moved without a commit.

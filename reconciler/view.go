@@ -244,7 +244,13 @@ func (v *view) summary(k plan.Key) ObjectSummary {
 func (st *appState) problems() map[plan.Key]string {
 	out := map[plan.Key]string{}
 	fields := map[plan.Key]int{}
-	for ref := range st.drift {
+	for k, list := range st.violations().all() {
+		out[k] = list[0].Msg
+	}
+	for ref, d := range st.drift {
+		if !d.seen() {
+			continue
+		}
 		if ref.Path == "" {
 			out[ref.Key] = "deleted on the target"
 			continue
