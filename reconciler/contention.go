@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"fmt"
 	"maps"
 	"time"
 
@@ -46,6 +47,23 @@ func (c *contention) contended(now time.Time) map[plan.FieldRef]bool {
 		}
 	}
 	return out
+}
+
+// said says of the drifted fields that are contended until when they are left
+// alone; "" when none is.
+func (c *contention) said(drift map[plan.FieldRef]DriftedField) string {
+	n, first := 0, time.Time{}
+	for ref, d := range drift {
+		if until, ok := c.until[ref]; ok && d.Contended {
+			if n++; n == 1 || until.Before(first) {
+				first = until
+			}
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d contended: something else keeps writing there, and healing pauses until %s", n, first.UTC().Format(time.RFC3339))
 }
 
 // over takes out the fields whose pause has ended: they are looked at again.

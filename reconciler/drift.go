@@ -87,9 +87,11 @@ func (r *round) reportDrift() {
 			if _, known := r.drift[ref]; known {
 				continue
 			}
-			r.event(EventDrift, driftName(ref)+" drifted", map[string]any{
-				"key": c.Key.String(), "path": string(f.Path), "mode": string(f.mode),
-			})
+			data := map[string]any{"key": c.Key.String(), "path": string(f.Path), "mode": string(f.mode)}
+			if r.contended[ref] {
+				data["mode"], data["contended"] = string(plan.DriftHeal), true
+			}
+			r.event(EventDrift, driftName(ref)+" drifted", data)
 		}
 	}
 }
@@ -109,7 +111,9 @@ func (a *app) noteDrift(st *appState, c *plan.Change, f driftedField, writer str
 		d = DriftedField{Key: c.Key, FirstSeen: now}
 	}
 	d.Change, d.Mode = f.FieldChange, f.mode
-	d.Contended = now.Before(st.fights.until[ref])
+	if d.Contended = now.Before(st.fights.until[ref]); d.Contended {
+		d.Mode = plan.DriftHeal // only what is healed is fought over; it is left alone for a while
+	}
 	if writer != "" {
 		d.Writer = writer
 	}

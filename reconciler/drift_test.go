@@ -1,9 +1,11 @@
 package reconciler
 
 import (
+	"context"
 	"testing"
 	"time"
 
+	memapply "github.com/gitopsd/gitopsd/appliers/memory"
 	"github.com/gitopsd/gitopsd/internal/plan"
 )
 
@@ -69,9 +71,10 @@ func TestFightOverAField(t *testing.T) {
 		s.wantValue("one", "a", int64(15))
 		s.wantCounts("one", 2, 3, 0)
 		d := s.status("web").Drift
-		if len(d) != 1 || !d[0].Contended || d[0].Writer != "cron" {
+		if len(d) != 1 || !d[0].Contended || d[0].Writer != "cron" || d[0].Mode != plan.DriftHeal {
 			t.Fatalf("drift %+v", d)
 		}
+		s.wantSync("web", OutOfSync, "1 field drifted and is left as it is; 1 contended: something else keeps writing there, and healing pauses until 2000-01-01T00:30:20Z")
 		if n := s.eventKinds()[EventContended]; n != 1 {
 			t.Errorf("%d events of the fight", n)
 		}
@@ -158,6 +161,31 @@ func TestDriftOfEverything(t *testing.T) {
 		}
 		if calls := c.Observes - before.Observes + c.Applies - before.Applies; calls > n/33 {
 			t.Errorf("%d calls for %d objects", calls, n)
+		}
+	})
+}
+
+// What is remembered of drift is shown once it is seen again: until the first look
+// after a start nobody knows whether it is there.
+func TestDriftOfAnotherLife(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("web", ".", func(a *Application) { a.Drift = []plan.DriftRule{{Mode: plan.DriftReport}} })
+		s.commit(map[string]string{"a.yaml": thing("a", "1")})
+		s.start()
+		s.worlds["one"].SetField("x", where("a"), "/spec/value", int64(9))
+		s.pass(time.Second)
+		first := s.status("web").Drift
+		s.stop()
+		s.worlds["one"].SetFaults(memapply.Faults{Latency: func(context.Context, string) { time.Sleep(20 * time.Second) }})
+		s.start()
+		s.pass(5 * time.Second)
+		s.wantSync("web", SyncUnknown, "was accepted before; since the start nothing has been looked at")
+		if st := s.status("web"); len(st.Drift) != 0 || st.Objects.Drifted != 0 || st.Phase != PhaseObserving {
+			t.Errorf("before the first look: %s, drift %+v", st.Phase, st.Drift)
+		}
+		s.pass(5 * time.Minute)
+		if d := s.status("web").Drift; len(first) != 1 || len(d) != 1 || !d[0].FirstSeen.Equal(first[0].FirstSeen) || d[0].Change.Before == nil {
+			t.Errorf("drift %+v, want that of before: %+v", d, first)
 		}
 	})
 }

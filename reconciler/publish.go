@@ -59,7 +59,9 @@ func (st *appState) shownCandidate() *Candidate {
 func (st *appState) driftList() []DriftedField {
 	list := make([]DriftedField, 0, len(st.drift))
 	for _, d := range st.drift {
-		list = append(list, d)
+		if d.seen() {
+			list = append(list, d)
+		}
 	}
 	slices.SortFunc(list, func(x, y DriftedField) int {
 		return cmp.Or(x.Key.Compare(y.Key), strings.Compare(string(x.Change.Path), string(y.Change.Path)))
@@ -120,10 +122,14 @@ func (a *app) situation(st *appState, s *Status) (SyncStatus, Phase, string) {
 		return OutOfSync, PhaseVerifying, fmt.Sprintf("written and not complete yet: %s", counted(len(st.pending), "object"))
 	case src.Error != "":
 		return a.syncOf(st), PhaseWaiting, firstLine(src.Error)
+	case st.accepted == nil && s.Revision != "":
+		return SyncUnknown, PhaseWaiting, fmt.Sprintf("%s was accepted before; since the start nothing has been looked at", shortRevision(s.Revision))
+	case st.accepted == nil && st.running != nil && a.m.head(a.Source).seq > 0:
+		return SyncUnknown, PhaseWaiting, "looking at the first revision of source " + a.Source
 	case st.accepted == nil:
 		return SyncUnknown, PhaseWaiting, "waiting for the first revision of source " + a.Source
 	case len(st.drift) > 0:
-		return OutOfSync, PhaseIdle, driftLeft(st.drift)
+		return OutOfSync, PhaseIdle, driftLeft(st.drift) + st.fights.said(st.drift)
 	default:
 		return a.syncOf(st), PhaseIdle, "in step with " + shortRevision(s.Revision) + deniedBesides(s.Objects.Denied)
 	}
@@ -202,14 +208,6 @@ func (a *app) syncOf(st *appState) SyncStatus {
 	}
 }
 
-// settled reports whether the targets are known to be as the accepted revision says.
-func (st *appState) settled() bool {
-	return st.hold == nil && st.message == "" && len(st.failures)+len(st.blocked)+len(st.drift)+len(st.pending) == 0
-}
-
-// health is the worst of what is known of the objects.
-func (a *app) health(st *appState, s *Status) appliers.HealthStatus {
-	if st.accepted == nil || st.lookedAt.IsZero() {
 // differs tells what is known to be otherwise than desired from what only could
 // not be read: of that it is not known whether it differs. A prune that waits for
 // being read is one of the first.
@@ -225,6 +223,14 @@ func (a *app) differs(st *appState) SyncStatus {
 	return SyncUnknown
 }
 
+// settled reports whether the targets are known to be as the accepted revision says.
+func (st *appState) settled() bool {
+	return st.hold == nil && st.message == "" && len(st.failures)+len(st.blocked)+len(st.drift)+len(st.pending) == 0
+}
+
+// health is the worst of what is known of the objects.
+func (a *app) health(st *appState, s *Status) appliers.HealthStatus {
+	if st.accepted == nil || st.lookedAt.IsZero() {
 		return appliers.HealthUnknown
 	}
 	worst := appliers.Healthy

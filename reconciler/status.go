@@ -136,6 +136,10 @@ type DriftedField struct {
 	Writer    string
 }
 
+// seen reports whether the drift was found by this process: of what is only
+// remembered, nobody knows whether it is still there.
+func (d *DriftedField) seen() bool { return d.Mode != "" }
+
 // Failure is an object that is not as desired, and why.
 type Failure struct {
 	Key     plan.Key
