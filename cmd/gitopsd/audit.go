@@ -2,11 +2,14 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	pb "github.com/gitopsd/gitopsd/api/gitopsd/v1alpha1"
 	"github.com/gitopsd/gitopsd/internal/api"
+	"github.com/gitopsd/gitopsd/reconciler"
 )
 
 func (c *cli) auditCommand() *cobra.Command {
@@ -30,6 +33,7 @@ func (c *cli) auditQueryCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "query",
 		Short: "List audit records, newest first",
+		Long:  "List audit records, newest first. The kinds are " + strings.Join(auditKinds(), ", ") + ".",
 		Args:  arguments(0, 0, "[--app APP] [--kind KIND]"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkLimit(limit); err != nil {
@@ -60,8 +64,20 @@ func (c *cli) auditQueryCommand() *cobra.Command {
 	formatFlag(cmd, &format, "table", "json", "yaml")
 	cmd.Flags().StringVar(&req.Application, "app", "", "only this application")
 	cmd.Flags().StringVar(&req.Kind, "kind", "", "only records of this kind, as in Approved")
+	_ = cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(auditKinds(), cobra.ShellCompDirectiveNoFileComp)) // fails for unknown flags only
+	_ = cmd.RegisterFlagCompletionFunc("app", c.applicationNames)                                                        // likewise
 	cmd.Flags().Int32VarP(&limit, "limit", "n", 50, "at most so many")
 	return cmd
+}
+
+// auditKinds are the kinds of records, sorted.
+func auditKinds() []string {
+	var names []string
+	for _, k := range reconciler.EventKinds {
+		names = append(names, string(k))
+	}
+	slices.Sort(names)
+	return names
 }
 
 func (c *cli) auditVerifyCommand() *cobra.Command {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -198,9 +200,17 @@ func (s *server) QueryAudit(ctx context.Context, req *connect.Request[pb.QueryAu
 	if err != nil {
 		return nil, err
 	}
+	if kind := req.Msg.Kind; kind != "" && !slices.Contains(reconciler.EventKinds, reconciler.EventKind(kind)) {
+		return nil, invalid("there is no kind %q of audit records; there are %s", kind, kindList())
+	}
 	records, err := s.Audit.Query(ctx, req.Msg.Application, req.Msg.Kind, limit)
 	if err != nil {
 		return nil, toCode(err)
+	}
+	if len(records) == 0 && req.Msg.Application != "" {
+		if err := s.heardOf(ctx, req.Msg.Application); err != nil {
+			return nil, err
+		}
 	}
 	res := &pb.QueryAuditResponse{}
 	for _, r := range records {
@@ -210,6 +220,24 @@ func (s *server) QueryAudit(ctx context.Context, req *connect.Request[pb.QueryAu
 		})
 	}
 	return connect.NewResponse(res), nil
+}
+
+// heardOf refuses an application that neither is configured nor has a record.
+func (s *server) heardOf(ctx context.Context, app string) error {
+	if records, err := s.Audit.Query(ctx, app, "", 1); err != nil || len(records) > 0 {
+		return toCode(err)
+	}
+	_, err := s.backend.Status(app)
+	return toCode(err)
+}
+
+func kindList() string {
+	names := make([]string, len(reconciler.EventKinds))
+	for i, k := range reconciler.EventKinds {
+		names[i] = string(k)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 func (s *server) VerifyAudit(ctx context.Context, _ *connect.Request[pb.VerifyAuditRequest]) (*connect.Response[pb.VerifyAuditResponse], error) {
