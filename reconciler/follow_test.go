@@ -63,6 +63,45 @@ func TestRewrittenHistory(t *testing.T) {
 	})
 }
 
+// Accepting is about a rewrite that was refused, named in full or by its first
+// digits, and ends when the branch moves on: it is no permit in advance.
+func TestAcceptingNeedsARefusal(t *testing.T) {
+	simulate(t, func(s *sim) {
+		accept := func(revision string) error {
+			_, _, err := s.m.AcceptHistory(s.t.Context(), "ops", "web", revision, "reviewed")
+			return err
+		}
+		s.app("web", ".")
+		good := s.commit(map[string]string{"a.yaml": thing("a", "1")})
+		s.start()
+		for _, revision := range []string{"", "garbage", good, strings.Repeat("a", 40)} {
+			if err := accept(revision); !errors.Is(err, ErrPrecondition) {
+				t.Errorf("accepting %q while nothing was refused: %v", revision, err)
+			}
+		}
+		forced := s.repo.CommitFiles("main", map[string]string{"a.yaml": thing("a", "3")}, memsource.Orphan())
+		s.pass(15 * time.Second)
+		for _, revision := range []string{"garbage", forced[:acceptPrefix-1], good} {
+			if err := accept(revision); !errors.Is(err, ErrPrecondition) {
+				t.Errorf("accepting %q while %s was refused: %v", revision, forced, err)
+			}
+		}
+		s.repo.SetDown(errors.New("no route"))
+		if err := accept(forced[:acceptPrefix]); err != nil {
+			t.Fatal(err)
+		}
+		s.pass(15 * time.Second)
+		s.repo.Point("refs/heads/main", good)
+		s.repo.SetDown(nil)
+		s.pass(15 * time.Minute)
+		s.wantSync("web", Synced, "in step")
+		s.repo.Point("refs/heads/main", forced)
+		s.pass(time.Minute)
+		s.wantSync("web", OutOfSync, "accept-history") // the branch stood elsewhere since
+		s.wantValue("one", "a", int64(1))
+	})
+}
+
 // whatever is wrong with the branch or the server, nothing is
 // deleted, drift is healed to the last good revision, and polls slow down.
 func TestOutagesOfTheSource(t *testing.T) {

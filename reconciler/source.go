@@ -1,10 +1,12 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -68,6 +70,7 @@ type source struct {
 	next      time.Time
 	err       error
 	rewrite   string
+	unsure    string // refused too: whether it descends from the head is not known
 	opened    time.Time
 	failures  int
 	counted   sources.Requests // that Metrics know of
@@ -264,11 +267,14 @@ func (s *source) pollOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.withdraw(ctx, revision); err != nil {
+		return err
+	}
 	head := s.current()
 	if revision == head.revision {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.rewrite = "" // a branch that was rewritten stands again where it stood
+		s.rewrite, s.unsure = "", "" // a branch that was rewritten stands again where it stood
 		return nil
 	}
 	if err := s.Repository.Fetch(ctx, ref, revision); err != nil {
@@ -283,6 +289,19 @@ func (s *source) pollOnce(ctx context.Context) error {
 	return s.adopt(ctx, revision)
 }
 
+// withdraw ends the permit for a rewritten revision once the branch is at another
+// one: what was accepted is not what is there.
+func (s *source) withdraw(ctx context.Context, revision string) error {
+	s.mu.Lock()
+	rec := s.record
+	s.mu.Unlock()
+	if rec.Accept == "" || rec.Accept == revision {
+		return nil
+	}
+	rec.Accept = ""
+	return s.save(ctx, rec)
+}
+
 // trust refuses a revision that does not descend from the last accepted one.
 func (s *source) trust(ctx context.Context, revision string) error {
 	s.mu.Lock()
@@ -295,6 +314,9 @@ func (s *source) trust(ctx context.Context, revision string) error {
 	descends, err := history.IsAncestor(ctx, last, revision)
 	switch {
 	case err != nil:
+		s.mu.Lock()
+		s.unsure = revision
+		s.mu.Unlock()
 		return fmt.Errorf("source %s: whether %s descends from the accepted %s is not known: %w; if the branch was rewritten on purpose, run: gitopsd accept-history APP --revision %s --why \"...\"",
 			s.Name, shortRevision(revision), shortRevision(last), err, revision)
 	case descends:
@@ -302,7 +324,7 @@ func (s *source) trust(ctx context.Context, revision string) error {
 	}
 	s.mu.Lock()
 	known := s.rewrite == revision
-	s.rewrite = revision
+	s.rewrite, s.unsure = revision, ""
 	s.mu.Unlock()
 	err = fmt.Errorf("source %s: %w: %s does not descend from the accepted %s; if that is meant, run: gitopsd accept-history APP --why \"...\"",
 		s.Name, sources.ErrHistoryRewritten, shortRevision(revision), shortRevision(last))
@@ -327,7 +349,7 @@ func (s *source) adopt(ctx context.Context, revision string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.head = sourceHead{revision: revision, seq: s.head.seq + 1, commit: commit}
-	s.rewrite = ""
+	s.rewrite, s.unsure = "", ""
 	return nil
 }
 
@@ -345,9 +367,12 @@ func (s *source) save(ctx context.Context, rec sourceRecord) error {
 	return nil
 }
 
-// accept allows the refused revision, or the named one, to replace the head although
-// it does not descend from it. It waits for a poll under way, which may save a
-// newer record.
+// acceptPrefix is how much of a revision names it.
+const acceptPrefix = 7
+
+// accept allows the refused revision to replace the head although it does not
+// descend from it. Whoever names one, in full or by its first digits, must name
+// that one. It waits for a poll under way, which may save a newer record.
 func (s *source) accept(ctx context.Context, revision string) (string, error) {
 	free, err := s.turn(ctx)
 	if err != nil {
@@ -355,23 +380,20 @@ func (s *source) accept(ctx context.Context, revision string) (string, error) {
 	}
 	defer free()
 	s.mu.Lock()
-	rec, refused := s.record, s.rewrite
+	rec, refused := s.record, cmp.Or(s.rewrite, s.unsure)
 	s.mu.Unlock()
-	if revision == "" {
-		revision = refused
-	}
-	if revision == "" {
+	switch {
+	case refused == "":
 		return "", fmt.Errorf("source %s: %w: no rewritten history waits to be accepted", s.Name, ErrPrecondition)
-	}
-	if refused != "" && revision != refused {
+	case revision != "" && revision != refused && (len(revision) < acceptPrefix || !strings.HasPrefix(refused, revision)):
 		return "", fmt.Errorf("source %s: %w: the refused revision is %q; look at it first and name that one", s.Name, ErrPrecondition, refused)
 	}
-	rec.Accept = revision
+	rec.Accept = refused
 	if err := s.save(ctx, rec); err != nil {
 		return "", err
 	}
 	s.kick()
-	return revision, nil
+	return refused, nil
 }
 
 // describe returns what policies see of a commit, or nil where there are none.
