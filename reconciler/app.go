@@ -263,6 +263,13 @@ func (a *app) takeMail() mail {
 	return taken
 }
 
+func (a *app) hasMail() bool {
+	a.mailMu.Lock()
+	defer a.mailMu.Unlock()
+	m := &a.mail
+	return m.full || m.force || m.again || len(m.dirty)+len(m.waiters) > 0
+}
+
 // ask runs fn in the goroutine of the application and waits for it.
 func (a *app) ask(ctx context.Context, fn func(*appState)) error {
 	answered := make(chan struct{})

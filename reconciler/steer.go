@@ -213,7 +213,8 @@ func (m *Manager) AcceptHistory(ctx context.Context, by, application, revision, 
 
 // Sync polls the source of an application, or of all, now, and looks at every
 // object. With wait it returns when the rounds that this started have ended, and
-// with the error of the poll when that failed.
+// open hand-overs between applications with them, and with the error of the poll
+// when that failed.
 func (m *Manager) Sync(ctx context.Context, by, application string, wait bool) error {
 	apps := m.apps()
 	if application != "" {
@@ -261,3 +262,4 @@ func (m *Manager) Sync(ctx context.Context, by, application string, wait bool) e
 	}
 	return pollErr
 }
+	m.awaitMoves(ctx, apps)

@@ -1,9 +1,11 @@
 package reconciler
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gitopsd/gitopsd/appliers"
@@ -167,4 +169,43 @@ func stopping(name string) memapply.Faults {
 		}
 		return appliers.WithClass(appliers.Stop, errors.New("disk quota"))
 	}}
+}
+
+// Who waits for a sync gets the end of a move between applications, not the
+// moment in which it is open; a hand-over that nobody works on is not waited for.
+func TestSyncWaitsForMoves(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.worlds["two"] = memapply.NewWorld()
+		s.app("a", "a")
+		s.app("b", "b", func(a *Application) {
+			a.Routes = []appliers.Route{{Target: "one", Kinds: []string{"test.example/Thing"}}, {Target: "two", Kinds: []string{"test.example/Slow"}}}
+		})
+		slow := strings.Replace(thing("s", "1"), "kind: Thing", "kind: Slow", 1)
+		s.commit(map[string]string{"a/x.yaml": thing("x", "1"), "a/y.yaml": thing("y", "1"), "b/s.yaml": slow})
+		s.start()
+		s.wantSync("b", Synced, "")
+		s.worlds["two"].SetFaults(memapply.Faults{Latency: func(context.Context, string) { time.Sleep(time.Second) }})
+		s.m.look("b", nil) // b is busy for a while
+		synctest.Wait()
+		s.commit(map[string]string{"a/x.yaml": "", "b/x.yaml": thing("x", "1")})
+		if err := s.m.Sync(s.t.Context(), "ops", "a", true); err != nil {
+			t.Fatal(err)
+		}
+		s.wantSync("a", Synced, "in step")
+		if owner := s.owner("one", "x"); owner != "b" {
+			t.Errorf("x belongs to %q", owner)
+		}
+
+		if _, err := s.m.Suspend(s.t.Context(), "ops", "b", false, "incident", time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		s.commit(map[string]string{"a/y.yaml": "", "b/y.yaml": "not: [yaml"})
+		start := time.Now()
+		if err := s.m.Sync(s.t.Context(), "ops", "a", true); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 20*time.Second {
+			t.Errorf("a sync took %s of waiting for nobody: %+v", took, s.status("a"))
+		}
+	})
 }
