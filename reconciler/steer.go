@@ -13,7 +13,10 @@ import (
 // approvalExpiry is how long an approval holds when nobody says otherwise.
 const approvalExpiry = 24 * time.Hour
 
-var errShutdown = errors.New("the daemon is shutting down")
+var (
+	errShutdown     = errors.New("the daemon is shutting down")
+	errNotSuspended = fmt.Errorf("%w: it is not suspended", ErrPrecondition)
+)
 
 // suspension returns who stopped the application, or nil when it runs.
 func (a *app) suspension() *Suspension {
@@ -101,12 +104,13 @@ func (m *Manager) Suspend(ctx context.Context, by, application string, all bool,
 	})
 }
 
-// Resume ends the suspension of an application, or of all.
+// Resume ends the suspension of an application, or of all that are suspended, and
+// returns the names of these.
 func (m *Manager) Resume(ctx context.Context, by, application string, all bool, why string) ([]string, error) {
 	return m.each(application, all, func(a *app) error {
 		err := a.steer(ctx, func(c *control) error {
-			if c.Suspended == nil && !all {
-				return fmt.Errorf("application %s: %w: it is not suspended", a.Name, ErrPrecondition)
+			if c.Suspended == nil {
+				return fmt.Errorf("application %s: %w", a.Name, errNotSuspended)
 			}
 			c.Suspended = nil
 			return nil
@@ -130,10 +134,13 @@ func (m *Manager) each(application string, all bool, do func(*app) error) ([]str
 	}
 	var names []string
 	for _, a := range apps {
-		if err := do(a); err != nil {
+		switch err := do(a); {
+		case all && errors.Is(err, errNotSuspended): // nothing was said about this one
+		case err != nil:
 			return names, err
+		default:
+			names = append(names, a.Name)
 		}
-		names = append(names, a.Name)
 	}
 	return names, nil
 }
@@ -260,6 +267,6 @@ func (m *Manager) Sync(ctx context.Context, by, application string, wait bool) e
 			return ctx.Err()
 		}
 	}
+	m.awaitMoves(ctx, apps)
 	return pollErr
 }
-	m.awaitMoves(ctx, apps)

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +53,30 @@ func TestSuspendAndResume(t *testing.T) {
 		s.wantCounts("one", 3, 2, 1)
 		if _, err := s.m.Resume(s.t.Context(), "ops", "web", false, "over"); !errors.Is(err, ErrPrecondition) {
 			t.Errorf("resuming twice: %v", err)
+		}
+	})
+}
+
+// Resuming all names those that were suspended, and says nothing of the others.
+func TestResumeAll(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("web", "web")
+		s.app("db", "db")
+		s.commit(map[string]string{"web/a.yaml": thing("a", "1"), "db/d.yaml": thing("d", "1")})
+		s.start()
+		if _, err := s.m.Suspend(s.t.Context(), "ops", "web", false, "incident 7", time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range [][]string{{"web"}, nil} {
+			got, err := s.m.Resume(s.t.Context(), "ops", "", true, "over")
+			if err != nil || !slices.Equal(got, want) {
+				t.Errorf("resumed %q, %v, want %q", got, err, want)
+			}
+		}
+		s.pass(time.Second)
+		s.wantSync("web", Synced, "in step")
+		if n := s.eventKinds()[EventResumed]; n != 1 {
+			t.Errorf("%d events, want 1", n)
 		}
 	})
 }

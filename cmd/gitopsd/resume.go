@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	pb "github.com/gitopsd/gitopsd/api/gitopsd/v1alpha1"
@@ -23,6 +25,9 @@ func (c *cli) resumeCommand() *cobra.Command {
 			res, err := ask(cmd.Context(), c, (*api.Client).Resume, &pb.ResumeRequest{Application: app, All: all, Why: why})
 			if err != nil {
 				return err
+			}
+			if len(res.Applications) == 0 {
+				fmt.Fprintln(c.out, "no application is suspended")
 			}
 			c.sayEach(res.Applications, "resumed")
 			return nil
