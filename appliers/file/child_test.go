@@ -319,6 +319,14 @@ func denied(c *childT) {
 	if left := temps(c, h.root); len(left) > 0 {
 		c.Errorf("left behind: %v", left)
 	}
+	if err := os.Mkdir(h.path("hidden"), 0o700); err != nil {
+		c.Fatal(err)
+	}
+	for p, mode := range map[string]os.FileMode{h.root: 0o777, filepath.Dir(h.root): 0o711} {
+		if err := os.Chmod(p, mode); err != nil && os.Getuid() == 0 {
+			c.Fatal(err)
+		}
+	}
 	// As nobody, a directory that may not be written to.
 	if err := os.Chmod(h.path(stateDir), 0o777); err != nil {
 		c.Fatal(err)
@@ -337,8 +345,17 @@ func denied(c *childT) {
 		return
 	}
 	r := h.apply(h.op(c, plan.Create, file(c, h.path("closed/x"), "x")))[0]
-	if r.Outcome != appliers.Refused || !errors.Is(r.Err, unix.EACCES) || appliers.ClassOf(r.Err) != appliers.Wait {
+	if r.Outcome != appliers.Refused || !errors.Is(r.Err, unix.EACCES) || appliers.ClassOf(r.Err) != appliers.Wait || errors.Is(r.Err, ErrRoot) {
 		c.Errorf("closed directory: %v %v", r.Outcome, r.Err)
+	}
+	const access = "permission denied; run gitopsd as root, or give its user access to it"
+	if seen := h.see(c, file(c, h.path("hidden/x"), "x")); seen.Presence != plan.PresenceUnknown || !strings.Contains(seen.Reason, access) {
+		c.Errorf("hidden directory: %v %s", seen.Presence, seen.Reason)
+	}
+	given := object(c, kindFile, "given", map[string]any{"path": h.path("given"), "content": "x", "owner": int64(0)})
+	r = h.apply(h.op(c, plan.Create, given))[0]
+	if r.Outcome != appliers.Refused || !errors.Is(r.Err, unix.EPERM) || !strings.Contains(r.Err.Error(), "only root may do that: run gitopsd as root, or leave owner and group out") {
+		c.Errorf("given to root: %v %v", r.Outcome, r.Err)
 	}
 }
 

@@ -49,7 +49,8 @@ func TestCheckComesFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := h.apply(h.op(t, plan.Update, served(t, h, "conf", "nonsense\n")))[0]
-	if r.Outcome != appliers.Refused || appliers.ClassOf(r.Err) != appliers.Stop || !strings.Contains(r.Err.Error(), "check validate, the old stays") {
+	if r.Outcome != appliers.Refused || appliers.ClassOf(r.Err) != appliers.Stop || !strings.Contains(r.Err.Error(),
+		"check validate, the old stays; correct the content, or the check: command validate failed: exit status 1; it printed nothing: run it by hand") {
 		t.Errorf("%v %v", r.Outcome, r.Err)
 	}
 	after, err := os.Stat(h.path("conf"))
@@ -90,7 +91,8 @@ func TestFailedReloadIsADifference(t *testing.T) {
 	}
 	obj := served(t, h, "conf", "valid 1\n")
 	r := h.apply(h.op(t, plan.Create, obj))[0]
-	if r.Outcome != appliers.Uncertain || !strings.Contains(r.Err.Error(), "cannot bind") {
+	if r.Outcome != appliers.Uncertain || !strings.Contains(r.Err.Error(),
+		"onChange has not succeeded and is tried again: command reload failed: exit status 1: cannot bind") {
 		t.Errorf("%v %v", r.Outcome, r.Err)
 	}
 	h.Applier = h.reopen(t)

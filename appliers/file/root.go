@@ -99,8 +99,10 @@ func (r *root) openDir() (fd int, err error) {
 		return -1, appliers.WithClass(appliers.Wait, fmt.Errorf("%w: %s goes through a symbolic link; list its real path", ErrRoot, r.path))
 	case errors.Is(err, unix.ENOENT):
 		return -1, withClass(fmt.Errorf("%w: %s: %w; make the directory, or mount what belongs there", ErrRoot, r.path, err))
+	case errors.Is(err, unix.ENOTDIR):
+		return -1, withClass(fmt.Errorf("%w: %s: %w; correct the target's roots", ErrRoot, r.path, err))
 	case err != nil:
-		return -1, withClass(fmt.Errorf("%w: %s: %w", ErrRoot, r.path, err))
+		return -1, withClass(fmt.Errorf("%w: %w", ErrRoot, explain(err, r.path)))
 	}
 	return fd, nil
 }
