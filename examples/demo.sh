@@ -12,8 +12,19 @@ daemon=
 
 if [ -t 1 ]; then bold=$'\e[1m' green=$'\e[32m' red=$'\e[31m' off=$'\e[0m'; else bold='' green='' red='' off=''; fi
 scene() { printf '\n%s== %s%s\n' "$bold" "$*" "$off"; }
-run() { printf '$ %s\n' "$*"; "$@"; }
-gitopsd() { printf '$ gitopsd %s\n' "$*"; "$bin" "$@"; }
+# shown COMMAND...: the command as it can be pasted into a shell.
+shown() {
+	local word line='$'
+	for word; do
+		case $word in
+		'' | *[!A-Za-z0-9_./:=@%+,-]*) line+=" '${word//\'/\'\\\'\'}'" ;;
+		*) line+=" $word" ;;
+		esac
+	done
+	printf '%s\n' "$line"
+}
+run() { shown "$@"; "$@"; }
+gitopsd() { shown gitopsd "$@"; "$bin" "$@"; }
 ok() { printf '%s  ok: %s%s\n' "$green" "$*" "$off"; }
 fail() {
 	printf '%s  not so: %s%s\n' "$red" "$*" "$off" >&2
@@ -43,7 +54,7 @@ commit() {
 	git -C "$dir/fleet" add --all
 	git -C "$dir/fleet" commit --quiet --message "$1"
 	git -C "$dir/fleet" push --quiet origin main
-	printf '$ git commit -m "%s" && git push\n' "$1"
+	printf '%s && git push\n' "$(shown git commit -m "$1")"
 }
 
 scene "A Git repository that describes a web host, and a daemon that follows it"

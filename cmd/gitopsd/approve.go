@@ -23,8 +23,9 @@ func (c *cli) approveCommand() *cobra.Command {
 		Use:   "approve APP",
 		Short: "Let a held plan go ahead",
 		Long: "Let a plan go ahead that was held because it deletes too much, or something protected. An approval is for\n" +
-			"exactly the changes that were looked at: --digest names them, as gitopsd status --diff prints it. Without\n" +
-			"--digest the changes are shown on the terminal, with a question.",
+			"exactly the changes that were looked at: --digest names them, as gitopsd diff prints it. Without\n" +
+			"--digest the changes are shown on the terminal, with a question.\n\n" +
+			"Whoever wrote the commit that is held does not approve it, unless approval.allowAuthor of the application is set.",
 		Example:           "  gitopsd approve web --why 'old vhosts are gone for good'",
 		Args:              arguments(1, 1, "APP"),
 		ValidArgsFunction: c.applicationNames,
