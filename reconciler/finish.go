@@ -171,6 +171,7 @@ func (a *app) finishCandidate(st *appState, res roundResult, now time.Time) {
 	if res.candidate.State == CandidateHeld {
 		kind, verb = EventHeld, "held"
 	}
+	a.log.Warn("revision "+verb, "revision", shortRevision(res.candidate.Revision), "reason", res.candidate.Reason)
 	a.tell(kind, fmt.Sprintf("%s %s: %s", verb, shortRevision(res.candidate.Revision), res.candidate.Reason),
 		map[string]any{"revision": res.candidate.Revision, "digest": res.candidate.Digest, "removes": removes(res.candidate.Gates)})
 }
@@ -181,6 +182,7 @@ func (a *app) tellHold(before, now *Candidate) {
 	if now == nil || before != nil && before.Digest == now.Digest {
 		return
 	}
+	a.log.Warn("changes held", "revision", shortRevision(now.Revision), "reason", now.Reason)
 	a.tell(EventHeld, fmt.Sprintf("held of %s: %s", shortRevision(now.Revision), now.Reason),
 		map[string]any{"revision": now.Revision, "digest": now.Digest, "removes": removes(now.Gates)})
 }
@@ -249,6 +251,8 @@ func (a *app) report(st *appState, res roundResult) {
 		"failed", len(st.failures), "blocked", len(st.blocked), "pending", len(st.pending),
 	}
 	switch {
+	case res.applied+res.deleted > 0 && len(st.failures) > 0:
+		a.log.Warn("revision applied in part", counts...)
 	case res.applied+res.deleted > 0 || len(st.pending) > 0:
 		a.log.Info("revision applied", counts...)
 	case len(st.failures)+len(st.blocked) > 0:

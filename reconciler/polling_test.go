@@ -43,6 +43,7 @@ type noted struct {
 
 	mu    sync.Mutex
 	asked []time.Time
+	cut   int // fetches that failed
 }
 
 func (n *noted) Refs(ctx context.Context, patterns ...string) (map[string]string, error) {
@@ -57,7 +58,13 @@ func (n *noted) Refs(ctx context.Context, patterns ...string) (map[string]string
 func (n *noted) Fetch(ctx context.Context, ref, revision string) error {
 	n.host.enter()
 	defer n.host.leave()
-	return n.Repository.Fetch(ctx, ref, revision)
+	err := n.Repository.Fetch(ctx, ref, revision)
+	if err != nil {
+		n.mu.Lock()
+		n.cut++
+		n.mu.Unlock()
+	}
+	return err
 }
 
 // gaps returns the times between two polls.
@@ -155,15 +162,33 @@ func TestPollsAreSpread(t *testing.T) {
 	})
 }
 
+// TestQueueLeavesTheTimeout: what a source waits for a busy host is not taken from
+// the time of its poll, which would be cut short again and again.
+func TestQueueLeavesTheTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fleetOf{}
+		f.add(&host{}, "slow.example", 2, 20*time.Second) // 40 s for refs and a fetch
+		f.poll(t, 1, 90*time.Second)
+		for i, r := range f["slow.example"] {
+			if r.cut > 0 || len(r.asked) == 0 {
+				t.Errorf("source %d: %d fetches were cut short of %d polls", i, r.cut, len(r.asked))
+			}
+		}
+	})
+}
+
 // TestHostBudget: however many repositories a host has, only so many requests to
 // it are under way; the others get their turn, and other hosts do not wait.
 func TestHostBudget(t *testing.T) {
 	for name, c := range map[string]struct {
 		repos, budget, hanging int
 		latency, longest       time.Duration // longest wait between two polls of a source
+		// first is the longest wait after the first poll, when all of them also fetch,
+		// where that is more.
+		first time.Duration
 	}{
 		"enough for all":   {repos: 12, budget: 3, latency: 2 * time.Second, longest: 20 * time.Second},
-		"more than it can": {repos: 60, budget: 3, latency: 2 * time.Second, longest: time.Minute},
+		"more than it can": {repos: 60, budget: 3, latency: 2 * time.Second, longest: time.Minute, first: 80 * time.Second},
 		"one at a time":    {repos: 5, budget: 1, latency: time.Second, longest: 20 * time.Second},
 		"two that hang":    {repos: 12, budget: 3, hanging: 2, latency: time.Second, longest: 30 * time.Second},
 		"default budget":   {repos: 12, latency: 2 * time.Second, longest: 20 * time.Second},
@@ -189,9 +214,13 @@ func TestHostBudget(t *testing.T) {
 					if len(gaps) < 10 {
 						t.Errorf("source %d was polled %d times only", i, len(gaps)+1)
 					}
-					for _, gap := range gaps {
-						if gap > c.longest {
-							t.Errorf("source %d waited %s for its turn, want at most %s", i, gap, c.longest)
+					for n, gap := range gaps {
+						longest := c.longest
+						if n == 0 {
+							longest = max(longest, c.first)
+						}
+						if gap > longest {
+							t.Errorf("source %d waited %s for its turn, want at most %s", i, gap, longest)
 							break
 						}
 					}

@@ -134,12 +134,23 @@ func (m *Manager) openSource(ctx context.Context, c SourceConfig) (*source, erro
 		opened: m.opts.Now(),
 		Source: opened, config: c, store: m.opts.Store, epoch: m.opts.Epoch, opts: &m.opts,
 		budget: m.hostBudget(c), advance: m.advanced, event: m.event, jitter: m.jitter,
-		kicks: make(chan struct{}, 1), polling: make(chan struct{}, 1), done: make(chan struct{}),
+		reader: func() string { return m.readerOf(c.Name) },
+		kicks:  make(chan struct{}, 1), polling: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if err := s.load(ctx); err != nil {
 		return nil, errors.Join(err, opened.Repository.Close())
 	}
 	return s, nil
+}
+
+// readerOf returns the first application of a source by name, or APP when there is none.
+func (m *Manager) readerOf(source string) string {
+	for _, a := range m.apps() {
+		if a.Source == source {
+			return a.Name
+		}
+	}
+	return "APP"
 }
 
 // hostBudget returns the pool that all sources of a host share; a source

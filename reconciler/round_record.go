@@ -183,6 +183,7 @@ func (r *round) fail(c *plan.Change, err error) {
 		f.RetryAt = now.Add(r.app.Interval)
 	}
 	if !again || before.Message != f.Message {
+		r.app.log.Warn("object failed", "object", k.String(), "origin", f.Origin.String(), "class", f.Class.String(), "error", f.Message)
 		r.event(EventFailed, named(c.Origin, k.ID, err.Error()), map[string]any{"key": k.String(), "class": f.Class.String(), "origin": f.Origin.String()})
 	}
 	r.m.opts.Metrics.failed(r.app.Name, f.Class)

@@ -55,6 +55,7 @@ type source struct {
 	budget  chan struct{}                        // per host, shared
 	advance func(context.Context, *source, bool) // called after each poll: did anything change?
 	jitter  func(time.Duration) time.Duration
+	reader  func() string      // the first application of the source
 	stop    context.CancelFunc // nil until it runs
 	done    chan struct{}      // closed when run has ended
 	event   func(context.Context, Event)
@@ -67,13 +68,15 @@ type source struct {
 	// announced is the seq of the head that the applications were told of.
 	announced uint64
 	polledAt  time.Time
-	next      time.Time
-	err       error
-	rewrite   string
-	unsure    string // refused too: whether it descends from the head is not known
-	opened    time.Time
-	failures  int
-	counted   sources.Requests // that Metrics know of
+	// answeredAt is when it was last known what the branch is, be it refused or gone.
+	answeredAt time.Time
+	next       time.Time
+	err        error
+	rewrite    string
+	unsure     string // refused too: whether it descends from the head is not known
+	opened     time.Time
+	failures   int
+	counted    sources.Requests // that Metrics know of
 }
 
 // load reads the high-water mark.
@@ -160,14 +163,13 @@ func (s *source) poll(ctx context.Context) error {
 		s.opts.Metrics.sourceRetry(s.Name)
 	}
 	start := s.opts.Now()
-	err := s.bounded(ctx, func(ctx context.Context) error {
-		free, err := s.turn(ctx)
-		if err != nil {
-			return err
-		}
-		defer free()
-		return s.pollOnce(ctx)
-	})
+	free, err := s.await(ctx)
+	if err == nil {
+		err = s.bounded(ctx, func(ctx context.Context) error {
+			defer free()
+			return s.pollOnce(ctx)
+		})
+	}
 	if err != nil {
 		err = fmt.Errorf("%w; the last good revision stays", err)
 	}
@@ -181,15 +183,49 @@ func (s *source) poll(ctx context.Context) error {
 	moved := s.head.seq != s.announced
 	s.announced = s.head.seq
 	changed := moved || (err == nil) != (s.err == nil) || err != nil && err.Error() != s.err.Error()
+	s.tellTrouble(s.err, err)
 	s.err = err
-	if err != nil {
+	switch {
+	case err == nil:
+		s.failures, s.polledAt, s.answeredAt = 0, now, now
+	case answered(err):
+		s.failures, s.answeredAt = s.failures+1, now
+	default:
 		s.failures++
-	} else {
-		s.failures, s.polledAt = 0, now
 	}
 	s.mu.Unlock()
 	s.advance(ctx, s, changed)
 	return err
+}
+
+// answered reports whether an error of a poll is an answer: what the branch has
+// become is known, and it is not what runs.
+func answered(err error) bool {
+	return errors.Is(err, sources.ErrRefNotFound) || errors.Is(err, sources.ErrHistoryRewritten)
+}
+
+// tellTrouble logs what a source fails with when that begins or becomes another
+// class of error, and its end: texts may differ at each try.
+func (s *source) tellTrouble(before, now error) {
+	switch {
+	case now == nil && before != nil:
+		s.opts.Log.Info("source works again", "source", s.Name)
+	case now != nil && (before == nil || class(now) != class(before)):
+		s.opts.Log.Warn("source fails", "source", s.Name, "error", now)
+	}
+}
+
+// class is the one of the errors of sources that err wraps, or nil.
+func class(err error) error {
+	for _, c := range []error{
+		sources.ErrRefNotFound, sources.ErrUnauthorized, sources.ErrUntrusted, sources.ErrHistoryRewritten,
+		sources.ErrRefused, sources.ErrDamaged, sources.ErrUnavailable,
+	} {
+		if errors.Is(err, c) {
+			return c
+		}
+	}
+	return nil
 }
 
 // bounded makes a call to the repository within the limits of a poll. One that
@@ -221,6 +257,23 @@ func (s *source) turn(ctx context.Context) (free func(), err error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("source %s: another poll is under way: %w", s.Name, ctx.Err())
 	}
+}
+
+// await waits for the turn of a poll and for a request to the host, in a time of
+// its own: however many others ask that host, the poll then has all of its timeout.
+func (s *source) await(ctx context.Context) (free func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout())
+	defer cancel()
+	end, err := s.turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.request(ctx)
+	if err != nil {
+		end()
+		return nil, err
+	}
+	return func() { done(); end() }, nil
 }
 
 func (s *source) timeout() time.Duration {
@@ -258,11 +311,6 @@ func (s *source) measure() {
 }
 
 func (s *source) pollOnce(ctx context.Context) error {
-	free, err := s.request(ctx)
-	if err != nil {
-		return err
-	}
-	defer free()
 	ref, revision, err := s.Resolve(ctx)
 	if err != nil {
 		return err
@@ -317,8 +365,8 @@ func (s *source) trust(ctx context.Context, revision string) error {
 		s.mu.Lock()
 		s.unsure = revision
 		s.mu.Unlock()
-		return fmt.Errorf("source %s: whether %s descends from the accepted %s is not known: %w; if the branch was rewritten on purpose, run: gitopsd accept-history APP --revision %s --why \"...\"",
-			s.Name, shortRevision(revision), shortRevision(last), err, revision)
+		return fmt.Errorf("source %s: whether %s descends from the accepted %s is not known: %w; if the branch was rewritten on purpose, run: gitopsd accept-history %s --revision %s --why \"...\"",
+			s.Name, shortRevision(revision), shortRevision(last), err, s.reader(), revision)
 	case descends:
 		return nil
 	}
@@ -326,8 +374,8 @@ func (s *source) trust(ctx context.Context, revision string) error {
 	known := s.rewrite == revision
 	s.rewrite, s.unsure = revision, ""
 	s.mu.Unlock()
-	err = fmt.Errorf("source %s: %w: %s does not descend from the accepted %s; if that is meant, run: gitopsd accept-history APP --why \"...\"",
-		s.Name, sources.ErrHistoryRewritten, shortRevision(revision), shortRevision(last))
+	err = fmt.Errorf("source %s: %w: %s does not descend from the accepted %s; if that is meant, run: gitopsd accept-history %s --why \"...\"",
+		s.Name, sources.ErrHistoryRewritten, shortRevision(revision), shortRevision(last), s.reader())
 	if !known {
 		s.event(ctx, Event{Kind: EventRewrite, Message: err.Error(), Data: map[string]any{"source": s.Name, "revision": revision, "accepted": last}})
 	}
@@ -417,20 +465,23 @@ func (s *source) current() sourceHead {
 }
 
 // doubt lowers the sync status of an application by what is known of its source:
-// a head that was refused is not what runs, and one that could not be asked for
-// longer than bound may have moved on. Before the first answer of this process
+// a head that was refused, or is gone, is not what runs, and one that could not be
+// asked for longer than bound may have moved on. Before the first answer of this process
 // the time counts from its start.
 func (s *source) doubt(sync SyncStatus, message string, bound time.Duration) (SyncStatus, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if answered(s.err) { // which the next answer ends, however rarely it is asked for
+		return OutOfSync, message
+	}
 	if s.rewrite != "" {
 		sync = OutOfSync
 	}
-	answered := s.polledAt
-	if answered.IsZero() {
-		answered = s.opened
+	at := s.answeredAt
+	if at.IsZero() {
+		at = s.opened
 	}
-	if age := s.opts.Now().Sub(answered); s.err != nil && age > bound {
+	if age := s.opts.Now().Sub(at); s.err != nil && age > bound {
 		return Stale, fmt.Sprintf("the source has not answered for %s; %s", age.Round(time.Second), message)
 	}
 	return sync, message

@@ -250,10 +250,13 @@ func (d *daemon) reload(ctx context.Context) {
 	cfg, err := config.LoadPath(d.config)
 	if err == nil {
 		d.mu.Lock()
-		same := cfg.Digest == d.configDigest
+		same, refused := cfg.Digest == d.configDigest, d.configErr != ""
 		d.mu.Unlock()
 		if same {
 			d.setConfig(cfg.Digest, nil)
+			if refused {
+				d.log.Info("the configuration is again the one that runs", "digest", cfg.Digest[:12])
+			}
 			return
 		}
 		var next reconciler.Config
