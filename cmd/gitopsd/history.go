@@ -35,7 +35,7 @@ func (c *cli) historyCommand() *cobra.Command {
 				return nil
 			}
 			t := &table{}
-			t.header("SEQ", "REVISION", "OUTCOME", "STARTED", "TOOK", "CHANGES", "APPROVED BY", "MESSAGE")
+			t.header("SEQ", "REVISION", "OUTCOME", "STARTED", "TOOK", "PLANNED", "APPROVED BY", "MESSAGE")
 			for _, e := range res.Entries {
 				t.row(cell{text: fmt.Sprint(e.Seq)}, cell{text: short(e.Revision)}, cell{e.Outcome, outcomeColor(e.Outcome)},
 					cell{text: stampText(e.Started.AsTime())}, cell{text: e.Finished.AsTime().Sub(e.Started.AsTime()).Round(time.Millisecond).String()},
