@@ -211,11 +211,7 @@ func (r *run) removeStranger(j *job, p string) error {
 	if err != nil {
 		return err
 	}
-	flags := 0
-	if l.typ == unix.S_IFDIR {
-		flags = unix.AT_REMOVEDIR
-	}
-	err = r.do(effect.FileRemove, p, func() error { return unix.Unlinkat(dir, name, flags) })
+	err = r.do(effect.FileRemove, p, func() error { return unix.Unlinkat(dir, name, l.unlink()) })
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}

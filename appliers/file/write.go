@@ -268,11 +268,7 @@ func (r *run) remove(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	flags := 0
-	if j.found.typ == unix.S_IFDIR {
-		flags = unix.AT_REMOVEDIR
-	}
-	err = r.do(effect.FileRemove, j.path, func() error { return unix.Unlinkat(dir, name, flags) })
+	err = r.do(effect.FileRemove, j.path, func() error { return unix.Unlinkat(dir, name, j.found.unlink()) })
 	switch {
 	case errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST):
 		return r.notEmpty(j)

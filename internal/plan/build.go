@@ -16,7 +16,8 @@ import (
 // scope counts as converged.
 //
 // The plan for a key is the same whatever else is in the scope, apart from keys
-// that are blocked: they block their dependents only when both are in it. The
+// that are blocked: they block their dependents only when both are in it, and
+// writes that come after deletes (Change.AfterDeletes) only when these are. The
 // cost follows the scope and what it depends on, not the size of the
 // application.
 //
