@@ -154,7 +154,7 @@ func (m *Manager) app(name string) (*app, error) {
 	defer m.mu.RUnlock()
 	a, ok := m.running[name]
 	if !ok {
-		return nil, fmt.Errorf("%w: %q; list them with: gitopsd status", ErrUnknownApplication, name)
+		return nil, fmt.Errorf("%w: %q", ErrUnknownApplication, name)
 	}
 	return a, nil
 }

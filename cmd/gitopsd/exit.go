@@ -45,7 +45,7 @@ type outcome struct {
 
 // outcomes maps the codes of the API.
 var outcomes = map[connect.Code]outcome{
-	connect.CodeNotFound:           {exitNotFound, "gitopsd status lists the applications, gitopsd diff names objects"},
+	connect.CodeNotFound:           {exitNotFound, "gitopsd status lists the applications, gitopsd get APP the objects of one"},
 	connect.CodePermissionDenied:   {exitDenied, "ask who runs the daemon for the role"},
 	connect.CodeUnauthenticated:    {exitDenied, "use the Unix socket of the daemon"},
 	connect.CodeFailedPrecondition: {exitNotNow, "gitopsd status shows where things stand"},

@@ -80,7 +80,7 @@ func (b *Backend) known(app string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !slices.ContainsFunc(b.Apps, func(s reconciler.Status) bool { return s.Application == app }) {
-		return fmt.Errorf("%w %q; gitopsd status lists them", reconciler.ErrUnknownApplication, app)
+		return fmt.Errorf("%w: %q", reconciler.ErrUnknownApplication, app)
 	}
 	return b.Err
 }
