@@ -21,7 +21,8 @@ func (c *cli) syncCommand() *cobra.Command {
 		Short: "Poll and reconcile now",
 		Long: "Poll the source and look at every object now, instead of at the next interval. Without APP all applications\n" +
 			"are synced. It changes nothing that the next round would not change.\n\n" +
-			"With --wait the command ends when that round has ended, with the exit code of status --exit-code.",
+			"With --wait the command ends when that round has ended, and moves between applications with it, with the exit\n" +
+			"code of status --exit-code.",
 		Args:              arguments(0, 1, "[APP]"),
 		ValidArgsFunction: c.applicationNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
