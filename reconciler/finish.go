@@ -64,7 +64,7 @@ func (a *app) finish(st *appState, res roundResult) {
 		st.syncedAt = now
 	}
 	a.setHopes(st)
-	if a.hopes.Load()&hopesForOwner != 0 && a.m.registry.heard(a.Name) != res.heard {
+	if a.hopes.Load()&hopesForOwner != 0 && a.m.registry.heard(a.Name) != res.heard || a.m.moved(a.Source, res.awaits) {
 		a.again() // the news came while nobody knew that it was hoped for
 	}
 	a.report(st, res)

@@ -51,6 +51,7 @@ type roundResult struct {
 	attempt   attempt
 	candidate *Candidate
 	retry     bool       // the candidate may pass later without any news
+	awaits    awaited    // the application that it waits for
 	proposed  *plan.Plan // what the candidate would do
 	hold      *Candidate // changes of the accepted revision that need an approval
 	first     bool       // the revision was not accepted before

@@ -185,6 +185,7 @@ func (r *round) awaitOthers(_ context.Context, _ *Candidate) error {
 	}
 	for _, name := range r.app.DependsOn {
 		if reason := r.m.notReady(name, r.app.Source, r.candidate.seq); reason != "" {
+			r.out.awaits = awaited{name, r.candidate.seq, reason}
 			return fmt.Errorf("waits for application %s: %s", name, reason)
 		}
 	}

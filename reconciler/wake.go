@@ -108,6 +108,19 @@ func (m *Manager) notReady(name, source string, seq uint64) string {
 	return ""
 }
 
+// awaited is an application that a revision waits for, and why it had to when it
+// was asked about.
+type awaited struct {
+	name   string
+	seq    uint64
+	reason string
+}
+
+// moved reports whether the reason is another one by now.
+func (m *Manager) moved(source string, w awaited) bool {
+	return w.name != "" && m.notReady(w.name, source, w.seq) != w.reason
+}
+
 // published is called after an application published a status: others may have
 // waited for it.
 func (m *Manager) published(a *app, old, now *Status) {
