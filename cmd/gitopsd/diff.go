@@ -13,7 +13,7 @@ import (
 
 func (c *cli) diffCommand() *cobra.Command {
 	var format string
-	var exitCode bool
+	var exitCode, full bool
 	cmd := &cobra.Command{
 		Use:   "diff [APP...]",
 		Short: "Show what would change, field by field",
@@ -34,7 +34,7 @@ func (c *cli) diffCommand() *cobra.Command {
 				}
 			}
 			for _, app := range args {
-				plan, err := ask(cmd.Context(), c, (*api.Client).GetPlan, &pb.GetPlanRequest{Application: app})
+				plan, err := ask(cmd.Context(), c, (*api.Client).GetPlan, &pb.GetPlanRequest{Application: app, Full: full})
 				if err != nil {
 					return err
 				}
@@ -49,6 +49,7 @@ func (c *cli) diffCommand() *cobra.Command {
 		},
 	}
 	formatFlag(cmd, &format, "text", "json")
+	cmd.Flags().BoolVar(&full, "full", false, "show values whole, however long, and what changes only the records")
 	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with code 2 when there is a difference, or a revision that is not accepted")
 	return cmd
 }

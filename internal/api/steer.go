@@ -168,7 +168,7 @@ func (s *server) GetPlan(ctx context.Context, req *connect.Request[pb.GetPlanReq
 	if view.Waits != nil {
 		waiting(&text, view)
 	}
-	if err := view.Plan.Text(&text, plan.TextOptions{}); err != nil {
+	if err := view.Plan.Text(&text, plan.TextOptions{Verbose: req.Msg.Full}); err != nil {
 		return nil, toCode(err)
 	}
 	if view.Digest != "" {

@@ -13,8 +13,6 @@ import (
 
 // TextOptions say how a plan is printed.
 type TextOptions struct {
-	// Color adds ANSI colours; without it there is no escape character in the text.
-	Color bool
 	// Verbose also lists what only changes the records, and shows values in full.
 	Verbose bool
 	// MaxLines limits the lines shown of one value; default 20.
@@ -36,20 +34,20 @@ func (p *Plan) Text(w io.Writer, opts TextOptions) error {
 		t.change(&p.Changes[i])
 	}
 	for _, g := range p.Gates {
-		t.line(yellow, "", "Needs approval (%s): %s.", clean(string(g.Kind)), clean(g.Message))
+		t.line("", "Needs approval (%s): %s.", clean(string(g.Kind)), clean(g.Message))
 		shown := len(g.Changes)
 		if !opts.Verbose {
 			shown = min(shown, opts.MaxLines)
 		}
 		for _, c := range g.Changes[:shown] {
-			t.line("", "  ", "%s", clean(c.String()))
+			t.line("  ", "%s", clean(c.String()))
 		}
 		t.more(len(g.Changes)-shown, "  ")
 	}
 	if t.buf.Len() > 0 {
 		t.buf.WriteByte('\n')
 	}
-	t.line("", "", "%s", p.Summary())
+	t.line("", "%s", p.Summary())
 	_, err := w.Write(t.buf.Bytes())
 	return err
 }
@@ -85,63 +83,49 @@ func (p *Plan) Summary() string {
 	return s + "."
 }
 
-const (
-	red    = "\x1b[31m"
-	green  = "\x1b[32m"
-	yellow = "\x1b[33m"
-	cyan   = "\x1b[36m"
-	reset  = "\x1b[0m"
-)
-
 type printer struct {
 	TextOptions
 	buf bytes.Buffer
 }
 
 // line prints one line. Everything of foreign origin in args is cleaned already.
-func (t *printer) line(color, indent, format string, args ...any) {
+func (t *printer) line(indent, format string, args ...any) {
 	t.buf.WriteString(indent)
-	if t.Color && color != "" {
-		t.buf.WriteString(color)
-	}
 	fmt.Fprintf(&t.buf, format, args...)
-	if t.Color && color != "" {
-		t.buf.WriteString(reset)
-	}
 	t.buf.WriteByte('\n')
 }
 
 func (t *printer) more(n int, indent string) {
 	if n > 0 {
-		t.line("", indent, "... %d more lines", n)
+		t.line(indent, "... %d more lines", n)
 	}
 }
 
-// symbol returns the sign, colour and words of a change.
-func symbol(c *Change) (sign, color, words string) {
+// symbol returns the sign and the words of a change.
+func symbol(c *Change) (sign, words string) {
 	switch {
 	case c.Action == Create && c.Cause == Drift:
-		return "+", green, "create again (it was deleted on the target)"
+		return "+", "create again (it was deleted on the target)"
 	case c.Action == Create:
-		return "+", green, "create"
+		return "+", "create"
 	case c.Action == Update && c.Adopting:
-		return "~", yellow, "take over and change (what is there is kept)"
+		return "~", "take over and change (what is there is kept)"
 	case c.Action == Update:
-		return "~", yellow, "change"
+		return "~", "change"
 	case c.Action == Adopt:
-		return "=", cyan, "adopt"
+		return "=", "adopt"
 	case c.Action == Delete:
-		return "-", red, "delete"
+		return "-", "delete"
 	case c.Action == Forget && c.Live == nil:
-		return "x", cyan, "forget (it is gone)"
+		return "x", "forget (it is gone)"
 	case c.Action == Forget:
-		return "x", cyan, "forget (it stays, under another name or owner)"
+		return "x", "forget (it stays, under another name or owner)"
 	case len(c.Reported) > 0:
-		return "?", cyan, "drifted"
+		return "?", "drifted"
 	case c.Record:
-		return "=", cyan, "record"
+		return "=", "record"
 	default:
-		return "!", yellow, "hold"
+		return "!", "hold"
 	}
 }
 
@@ -150,20 +134,20 @@ func (t *printer) change(c *Change) {
 	if quiet && c.Blocked == "" && c.TransferFrom == nil && !t.Verbose {
 		return
 	}
-	sign, color, words := symbol(c)
+	sign, words := symbol(c)
 	if c.Blocked != "" {
-		sign, color = "!", yellow
+		sign = "!"
 	}
 	where := ""
 	if o := c.Origin.String(); o != "" {
 		where = "  (" + clean(o) + ")"
 	}
-	t.line(color, "", "%s %s %s%s", sign, clean(c.Key.String()), words, where)
+	t.line("", "%s %s %s%s", sign, clean(c.Key.String()), words, where)
 	if c.TransferFrom != nil {
-		t.line("", "    ", "in place of %s, at %s", clean(c.TransferFrom.String()), clean(c.Entry.Locator))
+		t.line("    ", "in place of %s, at %s", clean(c.TransferFrom.String()), clean(c.Entry.Locator))
 	}
 	if c.Blocked != "" {
-		t.line(yellow, "    ", "blocked: %s", clean(c.Blocked))
+		t.line("    ", "blocked: %s", clean(c.Blocked))
 	}
 	for _, f := range c.Fields {
 		t.field(f, c.Action != Create, "")
@@ -180,9 +164,9 @@ func (t *printer) removes(addresses []string) {
 	case 0:
 		return
 	case 1:
-		t.line(red, "    ", "removes 1 undeclared entry:")
+		t.line("    ", "removes 1 undeclared entry:")
 	default:
-		t.line(red, "    ", "removes %d undeclared entries:", len(addresses))
+		t.line("    ", "removes %d undeclared entries:", len(addresses))
 	}
 	ls := make([]string, len(addresses))
 	for i, a := range addresses {
@@ -205,19 +189,19 @@ func (t *printer) field(f FieldChange, why bool, left string) {
 	path := clean(string(f.Path))
 	switch {
 	case f.Path == "":
-		t.line(cyan, "    ", "deleted on the target%s", left)
+		t.line("    ", "deleted on the target%s", left)
 	case f.Op == FieldAdd && multiline(f.After):
-		t.line(green, "    ", "+ %s:%s", path, note)
+		t.line("    ", "+ %s:%s", path, note)
 		t.block(prefixed("| ", f.After))
 	case f.Op == FieldAdd:
-		t.line(green, "    ", "+ %s: %s%s", path, t.value(f.After), note)
+		t.line("    ", "+ %s: %s%s", path, t.value(f.After), note)
 	case f.Op == FieldRemove:
-		t.line(red, "    ", "- %s: %s%s", path, t.value(f.Before), note)
+		t.line("    ", "- %s: %s%s", path, t.value(f.Before), note)
 	case multiline(f.Before) && text(f.After) || text(f.Before) && multiline(f.After):
-		t.line(yellow, "    ", "~ %s:%s", path, note)
+		t.line("    ", "~ %s:%s", path, note)
 		t.block(lineDiff(f.Before.(string), f.After.(string)))
 	default:
-		t.line(yellow, "    ", "~ %s: %s -> %s%s", path, t.value(f.Before), t.value(f.After), note)
+		t.line("    ", "~ %s: %s -> %s%s", path, t.value(f.Before), t.value(f.After), note)
 	}
 }
 
@@ -243,14 +227,7 @@ func (t *printer) block(ls []string) {
 		shown = min(shown, t.MaxLines)
 	}
 	for _, l := range ls[:shown] {
-		color := ""
-		switch {
-		case strings.HasPrefix(l, "+"):
-			color = green
-		case strings.HasPrefix(l, "-"):
-			color = red
-		}
-		t.line(color, "        ", "%s", t.cut(clean(l)))
+		t.line("        ", "%s", t.cut(clean(l)))
 	}
 	t.more(len(ls)-shown, "        ")
 }

@@ -1667,6 +1667,7 @@ func (x *Suspension) GetUntil() *timestamppb.Timestamp {
 type GetPlanRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Application   string                 `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
+	Full          bool                   `protobuf:"varint,2,opt,name=full,proto3" json:"full,omitempty"` // text shows values whole, and what changes only the records
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1706,6 +1707,13 @@ func (x *GetPlanRequest) GetApplication() string {
 		return x.Application
 	}
 	return ""
+}
+
+func (x *GetPlanRequest) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
 }
 
 type GetPlanResponse struct {
@@ -3450,9 +3458,10 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"\x02by\x18\x01 \x01(\tR\x02by\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x120\n" +
-	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"2\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"F\n" +
 	"\x0eGetPlanRequest\x12 \n" +
-	"\vapplication\x18\x01 \x01(\tR\vapplication\"\x92\x01\n" +
+	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x12\n" +
+	"\x04full\x18\x02 \x01(\bR\x04full\"\x92\x01\n" +
 	"\x0fGetPlanResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\tR\brevision\x12\x1c\n" +
 	"\tcandidate\x18\x02 \x01(\bR\tcandidate\x12\x12\n" +
