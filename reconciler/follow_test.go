@@ -108,26 +108,27 @@ func TestOutagesOfTheSource(t *testing.T) {
 	for name, c := range map[string]struct {
 		begin, end func(s *sim, tip string)
 		want       string
+		sync       SyncStatus
 	}{
 		"deleted": {
 			func(s *sim, _ string) { s.repo.Point("refs/heads/main", "") },
-			func(s *sim, tip string) { s.repo.Point("refs/heads/main", tip) }, "ref not found",
+			func(s *sim, tip string) { s.repo.Point("refs/heads/main", tip) }, "ref not found", OutOfSync,
 		},
 		"renamed": {
 			func(s *sim, tip string) { s.repo.Point("refs/heads/trunk", tip); s.repo.Point("refs/heads/main", "") },
-			func(s *sim, tip string) { s.repo.Point("refs/heads/main", tip) }, "ref not found",
+			func(s *sim, tip string) { s.repo.Point("refs/heads/main", tip) }, "ref not found", OutOfSync,
 		},
 		"down": {
 			func(s *sim, _ string) { s.repo.SetDown(fmt.Errorf("%w: 503", sources.ErrUnavailable)) },
-			func(s *sim, _ string) { s.repo.SetDown(nil) }, "503",
+			func(s *sim, _ string) { s.repo.SetDown(nil) }, "503", Synced,
 		},
 		"unauthorized": {
 			func(s *sim, _ string) { s.repo.SetDown(fmt.Errorf("%w: 401", sources.ErrUnauthorized)) },
-			func(s *sim, _ string) { s.repo.SetDown(nil) }, "401",
+			func(s *sim, _ string) { s.repo.SetDown(nil) }, "401", Synced,
 		},
 		"hangs": {
 			func(s *sim, _ string) { s.repo.SetLatency(10 * time.Hour) },
-			func(s *sim, _ string) { s.repo.SetLatency(0) }, "deadline",
+			func(s *sim, _ string) { s.repo.SetLatency(0) }, "deadline", Synced,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -137,8 +138,8 @@ func TestOutagesOfTheSource(t *testing.T) {
 				s.start()
 				c.begin(s, tip)
 				s.pass(2 * time.Minute)
-				if st := s.status("web"); st.Sync != Synced || !strings.Contains(st.Message, c.want) {
-					t.Errorf("status %s: %s", st.Sync, st.Message)
+				if st := s.status("web"); st.Sync != c.sync || !strings.Contains(st.Message, c.want) {
+					t.Errorf("status %s, want %s: %s", st.Sync, c.sync, st.Message)
 				}
 				before := s.repo.Stats().RefsRequests
 				s.pass(time.Hour)
