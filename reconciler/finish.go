@@ -255,7 +255,7 @@ func (a *app) report(st *appState, res roundResult) {
 		a.log.Warn("revision applied in part", counts...)
 	case res.applied+res.deleted > 0 || len(st.pending) > 0:
 		a.log.Info("revision applied", counts...)
-	case len(st.failures)+len(st.blocked) > 0:
+	case len(st.failures)+len(st.blocked) > 0 && a.hopes.Load()&hopesForOwner == 0: // what is to be handed over comes next
 		a.log.Warn("revision accepted, and nothing of it could be applied", counts...)
 	}
 	if len(st.failures)+len(st.blocked)+len(st.pending) == 0 {
