@@ -39,12 +39,18 @@ func ClientAs(t testing.TB, socket string, who Caller) gitopsdv1alpha1connect.Co
 
 // dialAs connects from a thread that has become another user. The thread ends
 // with its goroutine, which stays locked to it; the rest of the process, which
-// the raw system calls do not touch, stays who it is.
+// the raw system calls do not touch, stays who it is. The main thread cannot end,
+// and so it is only held while another one is taken.
 func dialAs(ctx context.Context, socket string, who Caller) (conn net.Conn, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			conn, err = dialAs(ctx, socket, who)
+			runtime.UnlockOSThread()
+			return
+		}
 		if err = become(who); err != nil {
 			return
 		}
