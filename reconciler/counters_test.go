@@ -30,7 +30,6 @@ func (s *sim) cost(app string, do func()) work {
 
 // Cost follows the change, not the repository.
 func TestCostFollowsTheChange(t *testing.T) {
-	t.Parallel()
 	const n = 10_000
 	simulate(t, func(s *sim) {
 		s.judge = &rules{digest: "p1"}

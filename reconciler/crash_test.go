@@ -95,7 +95,6 @@ func TestCrashAtEveryEffect(t *testing.T) {
 			continue
 		}
 		t.Run(p.Name, func(t *testing.T) {
-			t.Parallel()
 			var whole memapply.Counters
 			for at, done := 0, false; !done; at++ { // 0 is the run without a crash
 				for _, after := range []bool{false, true} {

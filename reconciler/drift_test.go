@@ -142,7 +142,6 @@ func TestIntentEndsAFight(t *testing.T) {
 
 // D-57: drift of 10,000 objects at once is healed in a bounded number of calls.
 func TestDriftOfEverything(t *testing.T) {
-	t.Parallel()
 	const n = 3000
 	simulate(t, func(s *sim) {
 		s.app("web", ".", func(a *Application) { a.Interval = time.Hour })

@@ -251,7 +251,6 @@ func (m *model) settle() {
 // A rapid state machine: any life of two applications keeps
 // S1, S3, S4, S6, S11 and S15, and ends converged once faults stop.
 func TestAnyLifeConverges(t *testing.T) {
-	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		life := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) action {
 			return action{

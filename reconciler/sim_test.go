@@ -71,6 +71,9 @@ type sim struct {
 }
 
 // simulate runs fn in a bubble with a stopped sim; fn configures and starts it.
+// Tests that simulate are not parallel: under the race detector of Go 1.26 the
+// timers of bubbles that run side by side end the process with SIGSEGV, in
+// runtime.(*timer).maybeRunChan.
 func simulate(t *testing.T, fn func(s *sim)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
