@@ -54,14 +54,14 @@ func TestCostFollowsTheChange(t *testing.T) {
 		}
 
 		s.commit(map[string]string{"web/050/o05000.yaml": thing("o05000", "2")})
-		small := s.cost("web", func() { s.pass(11 * time.Second) })
+		small := s.cost("web", func() { s.pass(12 * time.Second) })
 		if small.files != 1 || small.judged != 1 || small.keys != 2 || small.applies != 1 || small.writes != 1 || small.rounds != 1 {
 			t.Errorf("a commit of one file cost %+v, want 1 file, 1 judged, 2 keys read (before and after), 1 write, 1 round", small)
 		}
 
 		other := s.cost("web", func() {
 			s.commit(map[string]string{"elsewhere/x.yaml": thing("x", "1")})
-			s.pass(11 * time.Second)
+			s.pass(12 * time.Second)
 		})
 		if other.files+other.judged+other.keys+other.applies != 0 {
 			t.Errorf("a commit elsewhere cost %+v, want nothing", other)
