@@ -117,7 +117,8 @@ type Applier interface {
 	// as error) when it cannot tell now. Objects of an unknown kind are held.
 	Takes(gk manifest.GroupKind) (Answer, error)
 	// Resolve validates and normalises a desired object. It is a function of the
-	// object and the applier's configuration alone. Errors name the field. One that
+	// object and the applier's configuration alone. Errors name the field; those of
+	// type manifest.FieldErrors or manifest.FieldError are shown with its line. One that
 	// wraps ErrUndecided says nothing about the object: the target cannot tell now.
 	Resolve(obj *manifest.Object) (Resolved, error)
 	// Observe answers queries. A key missing from the map, and every key when err

@@ -59,8 +59,11 @@ func (r *Router) Targets() []string {
 func (r *Router) Route(obj *manifest.Object) (string, error) {
 	if name := obj.Annotation(TargetAnnotation); name != "" {
 		if !slices.Contains(r.Targets(), name) {
-			return "", fmt.Errorf("%s: %s: annotation %s names %q, which is not a target of this application (%s)",
-				obj.Origin(), obj.ID(), TargetAnnotation, name, strings.Join(r.Targets(), ", "))
+			return "", &manifest.FieldError{
+				At: manifest.Pointer("/metadata/annotations").Child(TargetAnnotation),
+				Msg: fmt.Sprintf("%s: %s: annotation %s names %q, which is not a target of this application (%s)",
+					obj.Origin(), obj.ID(), TargetAnnotation, name, strings.Join(r.Targets(), ", ")),
+			}
 		}
 		return name, nil
 	}

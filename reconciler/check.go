@@ -10,6 +10,7 @@ import (
 	"github.com/gitopsd/gitopsd/internal/manifest"
 	"github.com/gitopsd/gitopsd/internal/plan"
 	"github.com/gitopsd/gitopsd/internal/render"
+	"github.com/gitopsd/gitopsd/sources"
 )
 
 // Check finds what the loop would refuse of a revision before it asks policies and
@@ -41,7 +42,17 @@ type Problem struct {
 	Application string
 	Rule        string
 	Object      *manifest.Object // where it was declared is its origin
-	Err         error
+	Line        int              // of the field it is about, in the file of the object
+	Msg         string           // without the name of the object
+	Hint        string           // what to do; may be empty, and part of Msg
+	Err         error            // the cause
+}
+
+// inFile returns the problem as one of the object's file.
+func (p Problem) inFile() *manifest.Error {
+	return &manifest.Error{
+		Path: p.Object.Origin().Path, Line: p.Line, Msg: p.Object.ID().String() + ": " + p.Msg, Hint: p.Hint, Err: p.Err,
+	}
 }
 
 // NewCheck checks against these targets, by name; none of them is contacted.
@@ -56,9 +67,9 @@ func NewCheck(targets map[string]appliers.Applier, sealer *manifest.Sealer) *Che
 	return c
 }
 
-// Application checks what was rendered for an application, of which delta says
-// that all of it is new. An error means that it could not be checked.
-func (c *Check) Application(a Application, rendered *render.State, delta *render.Delta) ([]Problem, error) {
+// Application checks what was rendered for an application from tree, of which delta
+// says that all of it is new. An error means that it could not be checked.
+func (c *Check) Application(a Application, tree sources.Tree, rendered *render.State, delta *render.Delta) ([]Problem, error) {
 	targets := map[string]*target{}
 	for _, name := range routeTargets(a.Routes) {
 		if c.targets[name] == nil {
@@ -74,34 +85,39 @@ func (c *Check) Application(a Application, rendered *render.State, delta *render
 	_, faults := pipe.take(state, delta)
 	var out []Problem
 	for _, f := range faults {
-		p := Problem{Application: a.Name, Rule: RuleTarget, Object: f.object, Err: f.err}
+		rule := RuleTarget
 		if errors.As(f.err, new(*routeError)) {
-			p.Rule = RuleRoute
+			rule = RuleRoute
 		}
-		out = append(out, p)
+		for _, p := range f.problems(tree) {
+			p.Application, p.Rule = a.Name, rule
+			out = append(out, p)
+		}
 	}
 	if len(faults) == 0 { // else what is depended on may be one of those left out
-		out = append(out, dependencies(a, state)...)
+		out = append(out, dependencies(a, tree, state)...)
 	}
 	c.checked = append(c.checked, checkedApp{a, state})
 	c.registry.setDesire(a.Name, desire{source: a.Source, ready: true, state: state})
 	return out, nil
 }
 
-func dependencies(a Application, state *desiredState) (out []Problem) {
+func dependencies(a Application, tree sources.Tree, state *desiredState) (out []Problem) {
 	err := plan.CheckDependencies(state.chains)
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return nil
 	}
 	for _, err := range joined.Unwrap() {
-		p := Problem{Application: a.Name, Rule: RuleDepends, Err: err}
 		var wrong *plan.DependencyError
-		if errors.As(err, &wrong) {
-			item, _ := state.items.get(wrong.Key)
-			p.Object = item.Source
+		if !errors.As(err, &wrong) {
+			continue // there is no other
 		}
-		out = append(out, p)
+		item, _ := state.items.get(wrong.Key)
+		out = append(out, Problem{
+			Application: a.Name, Rule: RuleDepends, Object: item.Source, Msg: err.Error(), Err: err,
+			Line: render.FieldLine(tree, item.Source.Origin(), annotation(AnnotationDependsOn)),
+		})
 	}
 	return out
 }
@@ -115,7 +131,11 @@ func (c *Check) Rivals() (out []Problem) {
 		for i := range keys {
 			if claimed, found := c.registry.rival(a.Name, a.Source, a.state, keys[i:i+1]); found {
 				item, _ := a.state.items.get(keys[i])
-				out = append(out, Problem{Application: a.Name, Rule: RuleRival, Object: item.Source, Err: claimed.refusal(item)})
+				err := claimed.refusal(item)
+				f := fault{item.Source, err}
+				out = append(out, Problem{
+					Application: a.Name, Rule: RuleRival, Object: item.Source, Line: item.Source.Origin().Line, Msg: f.bare(err.Error()), Err: err,
+				})
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,7 +90,7 @@ func (p *pipeline) next(ctx context.Context, tree sources.Tree, prev *desiredSta
 		return nil, nil, classify(err)
 	}
 	next.rendered = rendered
-	changed, err := p.apply(next, delta)
+	changed, err := p.apply(tree, next, delta)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -137,16 +138,57 @@ type fault struct {
 	err    error
 }
 
-func (p *pipeline) apply(next *desiredState, delta *render.Delta) ([]plan.Key, error) {
+// problems returns what is wrong, each on its line: one problem for each field
+// that the error names, and one on the first line for any other error.
+func (f fault) problems(tree sources.Tree) []Problem {
+	var fields manifest.FieldErrors
+	var one *manifest.FieldError
+	switch {
+	case errors.As(f.err, &fields):
+	case errors.As(f.err, &one):
+		fields = manifest.FieldErrors{one}
+	default:
+		return []Problem{{Object: f.object, Line: f.object.Origin().Line, Msg: f.bare(f.err.Error()), Err: f.err}}
+	}
+	out := make([]Problem, len(fields))
+	for i, field := range fields {
+		out[i] = Problem{
+			Object: f.object, Line: render.FieldLine(tree, f.object.Origin(), field.At),
+			Msg: f.bare(field.Msg), Hint: field.Hint, Err: field,
+		}
+	}
+	return out
+}
+
+// bare takes the name and the place of the object from the front of a message:
+// both are said where it is shown.
+func (f fault) bare(msg string) string {
+	msg = strings.TrimPrefix(msg, f.object.Origin().String()+": ")
+	for _, name := range []string{f.object.ID().String(), f.object.ID().Kind + "/" + f.object.ID().Name} {
+		if rest, ok := strings.CutPrefix(msg, name); ok {
+			return strings.TrimLeft(rest, ": ")
+		}
+	}
+	return msg
+}
+
+func (p *pipeline) apply(tree sources.Tree, next *desiredState, delta *render.Delta) ([]plan.Key, error) {
 	changed, faults := p.take(next, delta)
-	var errs []error
+	slices.SortStableFunc(faults, func(a, b fault) int {
+		x, y := a.object.Origin(), b.object.Origin()
+		return cmp.Or(cmp.Compare(x.Path, y.Path), cmp.Compare(x.Line, y.Line))
+	})
+	var listed []*manifest.Error
 	for _, f := range faults[:min(len(faults), maxErrors)] {
-		errs = append(errs, f.err)
+		for _, problem := range f.problems(tree) {
+			listed = append(listed, problem.inFile())
+		}
 	}
+	err := manifest.Join(listed)
 	if len(faults) > maxErrors {
-		errs = append(errs, fmt.Errorf("and %d more", len(faults)-maxErrors))
+		err = errors.Join(err, fmt.Errorf("and problems of %d more objects", len(faults)-maxErrors))
 	}
-	return changed, errors.Join(errs...)
+	return changed, err
 }
 
 // take takes what delta says into next, and returns the keys that changed and
@@ -181,7 +223,7 @@ func (p *pipeline) take(next *desiredState, delta *render.Delta) ([]plan.Key, []
 			obj, _ := next.rendered.Get(id)
 			k, item, err := p.place(obj)
 			if err == nil {
-				err = at(obj, p.collide(items, places, k, item))
+				err = p.collide(items, places, k, item)
 			}
 			if err != nil {
 				faults = append(faults, fault{obj, err})
@@ -219,14 +261,17 @@ func (p *pipeline) collide(items *keyMapTxn[desiredItem], places *iradix.Txn[pla
 		return nil
 	}
 	other, _ := items.get(at)
-	return fmt.Errorf("%s on target %s is also declared by %s at %s; keep one of them", item.Locator, k.Target, at.ID, other.Source.Origin())
+	return &manifest.FieldError{
+		Msg:  fmt.Sprintf("%s on target %s is also declared by %s at %s", item.Locator, k.Target, at.ID, other.Source.Origin()),
+		Hint: "keep one of them",
+	}
 }
 
 // place routes and resolves one object.
 func (p *pipeline) place(obj *manifest.Object) (plan.Key, desiredItem, error) {
 	name, err := p.router.Route(obj)
 	if err != nil && obj.ID().Group == configGroup {
-		return plan.Key{}, desiredItem{}, at(obj, notDesired(obj))
+		return plan.Key{}, desiredItem{}, notDesired(obj)
 	}
 	if err != nil {
 		return plan.Key{}, desiredItem{}, &routeError{err}
@@ -234,25 +279,8 @@ func (p *pipeline) place(obj *manifest.Object) (plan.Key, desiredItem, error) {
 	t := p.targets[name]
 	k := plan.Key{Target: name, ID: obj.ID()}
 	item, err := p.resolve(t, obj)
-	return k, item, at(obj, err)
+	return k, item, err
 }
-
-// at names the object an error is about, and where it was written, unless the
-// error does so itself.
-func at(obj *manifest.Object, err error) error {
-	if err == nil {
-		return nil
-	}
-	return &objectError{named(obj.Origin(), obj.ID(), err.Error()), err}
-}
-
-type objectError struct {
-	text string
-	err  error
-}
-
-func (e *objectError) Error() string { return e.text }
-func (e *objectError) Unwrap() error { return e.err }
 
 // routeError: an object goes to no target, or to more than one.
 type routeError struct{ err error }
@@ -295,7 +323,9 @@ func (p *pipeline) resolve(t *target, obj *manifest.Object) (desiredItem, error)
 		if obj.ID().Group == configGroup {
 			return desiredItem{}, notDesired(obj)
 		}
-		return desiredItem{}, fmt.Errorf("target %s does not take kind %s; route it to another target", t.name, obj.ID().GroupKind())
+		return desiredItem{}, &manifest.FieldError{
+			At: "/kind", Msg: fmt.Sprintf("target %s does not take kind %s", t.name, obj.ID().GroupKind()), Hint: "route it to another target",
+		}
 	}
 	resolved, err := t.applier.Resolve(obj)
 	if err != nil {
@@ -306,24 +336,34 @@ func (p *pipeline) resolve(t *target, obj *manifest.Object) (desiredItem, error)
 	}}
 	if wave := obj.Annotation(AnnotationWave); wave != "" {
 		if item.Wave, err = strconv.Atoi(wave); err != nil {
-			return item, fmt.Errorf("annotation %s: %q is not a whole number", AnnotationWave, wave)
+			return item, annotationError(AnnotationWave, fmt.Errorf("%q is not a whole number", wave))
 		}
 	}
 	for _, ref := range strings.FieldsFunc(obj.Annotation(AnnotationDependsOn), func(r rune) bool { return r == ',' || r == ' ' || r == '\n' }) {
 		dep, err := parseRef(t.name, ref)
 		if err != nil {
-			return item, fmt.Errorf("annotation %s: %w", AnnotationDependsOn, err)
+			return item, annotationError(AnnotationDependsOn, err)
 		}
 		item.DependsOn = append(item.DependsOn, dep)
 	}
 	return item, nil
 }
 
+func annotationError(name string, err error) error {
+	return &manifest.FieldError{At: annotation(name), Msg: fmt.Sprintf("annotation %s: %v", name, err), Err: err}
+}
+
+func annotation(name string) manifest.Pointer {
+	return manifest.Pointer("/metadata/annotations").Child(name)
+}
+
 // configGroup is the group of the kinds that configure gitopsd itself.
 const configGroup = "gitopsd.io"
 
 func notDesired(obj *manifest.Object) error {
-	return fmt.Errorf("%s configures gitopsd and is no desired state; keep it out of the path of an application", obj.ID().GroupKind())
+	return &manifest.FieldError{
+		At: "/kind", Msg: fmt.Sprintf("%s configures gitopsd and is no desired state", obj.ID().GroupKind()), Hint: "keep it out of the path of an application",
+	}
 }
 
 // parseRef reads "[target:]group/Kind/[namespace/]name"; the default target is

@@ -43,15 +43,15 @@ func TestStatusNamesTheObjectOnce(t *testing.T) {
 		})
 		s.commit(map[string]string{"web/a.yaml": addressed("a", "5", "1")})
 		s.start()
-		for _, c := range []struct{ file, want string }{
-			{addressed("a", "5", "1"), "spec.address: want"},
-			{strings.Replace(thing("a", "1"), "kind: Thing", "kind: Other", 1), "goes to no target"},
-			{thing("a", "1", `gitopsd.io/wave: "soon"`), "is not a whole number"},
+		for _, c := range []struct{ file, place, want string }{
+			{addressed("a", "5", "1"), "web/a.yaml:6: ", "spec.address: want"},
+			{strings.Replace(thing("a", "1"), "kind: Thing", "kind: Other", 1), "web/a.yaml:1: ", "goes to no target"},
+			{thing("a", "1", `gitopsd.io/wave: "soon"`), "web/a.yaml:6: ", "is not a whole number"},
 		} {
 			s.commit(map[string]string{"web/a.yaml": c.file})
 			s.pass(15 * time.Second)
 			s.wantSync("web", OutOfSync, c.want)
-			if m := s.status("web").Message; strings.Count(m, "web/a.yaml:1") != 1 || strings.Count(m, "/a: ")+strings.Count(m, "/a goes") != 1 {
+			if m := s.status("web").Message; strings.Count(m, c.place) != 1 || strings.Count(m, "web/a.yaml") != 1 || strings.Count(m, "/a: ")+strings.Count(m, "/a goes") != 1 {
 				t.Errorf("message %q", m)
 			}
 		}

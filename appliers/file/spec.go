@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -65,14 +64,14 @@ func (a *Applier) decodeSpec(obj *manifest.Object) (*spec, error) {
 	id := obj.ID()
 	fields, ok := kinds[id.Kind]
 	if !ok || id.Group != Group {
-		return nil, fmt.Errorf("kind: a file target takes %s kinds File, Directory and Symlink, not %s", Group, id.GroupKind())
+		return nil, &manifest.FieldError{At: "/kind", Msg: fmt.Sprintf("kind: a file target takes %s kinds File, Directory and Symlink, not %s", Group, id.GroupKind())}
 	}
 	if v := obj.APIVersion(); v != Group+"/v1alpha1" {
-		return nil, fmt.Errorf("apiVersion: %s is not known; write %s/v1alpha1", v, Group)
+		return nil, &manifest.FieldError{At: "/apiVersion", Msg: fmt.Sprintf("apiVersion: %s is not known", v), Hint: "write " + Group + "/v1alpha1"}
 	}
 	raw := obj.Spec()
 	if raw == nil {
-		return nil, fmt.Errorf("spec is missing or not a mapping")
+		return nil, &manifest.FieldError{At: "/spec", Msg: "spec is missing or not a mapping", Hint: "write path and what else belongs to it indented below it"}
 	}
 	d := &decoder{raw: raw}
 	d.known(fields)
@@ -90,19 +89,23 @@ func (a *Applier) decodeSpec(obj *manifest.Object) (*spec, error) {
 		return nil, err
 	}
 	if err := checkPath(s.path); err != nil { // before a prefix makes it look harmless
-		return nil, fmt.Errorf("spec.path: %w", err)
+		return nil, wrongPath(err)
 	}
 	s.path = a.config.real(s.path)
 	if _, err := a.allowed(s.path); err != nil {
-		return nil, fmt.Errorf("spec.path: %w", err)
+		return nil, wrongPath(err)
 	}
 	return s, nil
+}
+
+func wrongPath(err error) error {
+	return &manifest.FieldError{At: "/spec/path", Msg: "spec.path: " + err.Error(), Err: err}
 }
 
 func (a *Applier) decodeFile(d *decoder, s *spec) {
 	s.content = d.content()
 	if _, plain := d.raw["content"]; plain && stoodFor.Match(s.content) {
-		d.fail("content", "this text stands for content that is not shown; use contentBase64 to write it all the same")
+		d.fail("content", "use contentBase64 to write it all the same", "this text stands for content that is not shown")
 	}
 	s.mode, s.owner, s.group = d.mode(0o644), d.name("owner"), d.name("group")
 	s.sensitive = d.flag("sensitive") || d.sealed
@@ -110,7 +113,7 @@ func (a *Applier) decodeFile(d *decoder, s *spec) {
 	switch s.onPrune {
 	case "", pruneDelete, pruneRestore, pruneLeave:
 	default:
-		d.fail("onPrune", "want delete, restore or leave, have %q", s.onPrune)
+		d.fail("onPrune", "", "want delete, restore or leave, have %q", s.onPrune)
 	}
 	for _, ref := range [][2]string{{"check", s.check}, {"onChange", s.onChange}} {
 		field, name := ref[0], ref[1]
@@ -122,11 +125,11 @@ func (a *Applier) decodeFile(d *decoder, s *spec) {
 			for n := range a.config.Commands {
 				names = append(names, n)
 			}
-			d.fail(field, "the target has no command %q; %s", name, suggest(name, names))
+			d.fail(field, suggest(name, names), "the target has no command %q", name)
 		case cmd.checks() && field == "onChange":
-			d.fail(field, "command %q takes a {file}: it is a check", name)
+			d.fail(field, "", "command %q takes a {file}: it is a check", name)
 		case !cmd.checks() && field == "check":
-			d.fail(field, "command %q has no {file} among its arguments, so it would not see the new content", name)
+			d.fail(field, "", "command %q has no {file} among its arguments, so it would not see the new content", name)
 		}
 	}
 }
@@ -136,10 +139,11 @@ type decoder struct {
 	raw    map[string]any
 	sealed bool
 	failed map[string]bool
-	faults []string // in the order they were found, which is the same every time
+	faults manifest.FieldErrors // in the order they were found, which is the same every time
 }
 
-func (d *decoder) fail(field, format string, args ...any) {
+// fail notes what is wrong with a field. hint, what to do, may be empty.
+func (d *decoder) fail(field, hint, format string, args ...any) {
 	if d.failed[field] {
 		return
 	}
@@ -147,15 +151,17 @@ func (d *decoder) fail(field, format string, args ...any) {
 		d.failed = map[string]bool{}
 	}
 	d.failed[field] = true
-	d.faults = append(d.faults, fmt.Sprintf("spec.%s: %s", field, fmt.Sprintf(format, args...)))
+	d.faults = append(d.faults, &manifest.FieldError{
+		At: manifest.Pointer("/spec").Child(field), Msg: fmt.Sprintf("spec.%s: %s", field, fmt.Sprintf(format, args...)), Hint: hint,
+	})
 }
 
-// err is all that is wrong, in one line.
+// err is all that is wrong.
 func (d *decoder) err() error {
 	if len(d.faults) == 0 {
 		return nil
 	}
-	return errors.New(strings.Join(d.faults, "; "))
+	return d.faults
 }
 
 func (d *decoder) known(fields []string) {
@@ -166,7 +172,7 @@ func (d *decoder) known(fields []string) {
 			found = found || k == top
 		}
 		if !found {
-			d.fail(top, "unknown field; %s", suggest(top, fields))
+			d.fail(top, suggest(top, fields), "unknown field")
 		}
 	}
 }
@@ -176,22 +182,22 @@ func (d *decoder) text(field string, required bool) string {
 	switch v := d.raw[field].(type) {
 	case nil:
 		if required {
-			d.fail(field, "is missing")
+			d.fail(field, "", "is missing")
 		}
 	case string:
 		if required && v == "" {
-			d.fail(field, "is empty")
+			d.fail(field, "", "is empty")
 		}
 		return v
 	case manifest.Sensitive:
 		if field != "content" && field != "contentBase64" && field != "sha256" {
-			d.fail(field, "a secret may stand in content only")
+			d.fail(field, "", "a secret may stand in content only")
 			return ""
 		}
 		d.sealed = true
 		return v.Reveal()
 	default:
-		d.fail(field, "want a string, have %s; quote it", typeName(v))
+		d.fail(field, "quote it", "want a string, have %s", typeName(v))
 	}
 	return ""
 }
@@ -199,7 +205,7 @@ func (d *decoder) text(field string, required bool) string {
 func (d *decoder) flag(field string) bool {
 	v, ok := d.raw[field].(bool)
 	if !ok && d.raw[field] != nil {
-		d.fail(field, "want true or false, have %s", typeName(d.raw[field]))
+		d.fail(field, "", "want true or false, have %s", typeName(d.raw[field]))
 	}
 	return v
 }
@@ -214,7 +220,7 @@ func (d *decoder) name(field string) string {
 		return strconv.FormatUint(n, 10)
 	}
 	if strings.ContainsAny(s, ": \t\n/") {
-		d.fail(field, "%q is not the name of a user or group", s)
+		d.fail(field, "", "%q is not the name of a user or group", s)
 	}
 	return s
 }
@@ -229,9 +235,9 @@ func (d *decoder) mode(standard uint32) uint32 {
 		if n, err := strconv.ParseUint(v, 8, 32); err == nil && modeRE.MatchString(v) {
 			return uint32(n)
 		}
-		d.fail("mode", `%q is not a mode; write three or four octal digits, as in "0644"`, v)
+		d.fail("mode", `write three or four octal digits, as in "0644"`, "%q is not a mode", v)
 	default:
-		d.fail("mode", `quote it, as in "0644": without quotes it is a number, and YAML readers differ about which`)
+		d.fail("mode", "", `quote it, as in "0644": without quotes it is a number, and YAML readers differ about which`)
 	}
 	return 0
 }
@@ -239,23 +245,23 @@ func (d *decoder) mode(standard uint32) uint32 {
 func (d *decoder) content() []byte {
 	_, unexpanded := d.raw["contentFrom"]
 	if unexpanded {
-		d.fail("contentFrom", "reached the target unexpanded; the source's renderer has to read the file")
+		d.fail("contentFrom", "the source's renderer has to read the file", "reached the target unexpanded")
 	}
 	_, plain := d.raw["content"]
 	_, encoded := d.raw["contentBase64"]
 	switch {
 	case plain && encoded:
-		d.fail("contentBase64", "give content or contentBase64, not both")
+		d.fail("contentBase64", "", "give content or contentBase64, not both")
 	case plain:
 		return []byte(d.text("content", false))
 	case encoded:
 		b, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(d.text("contentBase64", false)), ""))
 		if err != nil {
-			d.fail("contentBase64", "is not base64") // the decoder's words would quote the content
+			d.fail("contentBase64", "", "is not base64") // the decoder's words would quote the content
 		}
 		return b
 	case !unexpanded:
-		d.fail("content", `is missing; an empty file is content: ""`)
+		d.fail("content", `an empty file is content: ""`, "is missing")
 	}
 	return nil
 }
@@ -268,11 +274,11 @@ func (d *decoder) exclusive(s *spec) {
 	case map[string]any:
 		remove, ok := v["remove"].(bool)
 		if !ok || len(v) != 1 {
-			d.fail("exclusive", "want true, false or {remove: true}")
+			d.fail("exclusive", "", "want true, false or {remove: true}")
 		}
 		s.exclusive, s.remove = true, remove
 	default:
-		d.fail("exclusive", "want true, false or {remove: true}, have %s", typeName(v))
+		d.fail("exclusive", "", "want true, false or {remove: true}, have %s", typeName(v))
 	}
 }
 

@@ -5,7 +5,6 @@ package memory
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -81,6 +80,8 @@ type Faults struct {
 	Hang <-chan struct{}
 	// Latency runs at the start of each call ("observe", "apply", "health").
 	Latency func(ctx context.Context, call string)
+	// Answered runs after each Observe has read what it answers.
+	Answered func()
 }
 
 // Applier is an applier on a World. Several may share one, as two daemons share
@@ -170,14 +171,14 @@ func (a *Applier) Resolve(obj *manifest.Object) (appliers.Resolved, error) {
 		return appliers.Resolved{}, appliers.WithClass(appliers.Wait, fmt.Errorf("%w: %w", appliers.ErrUndecided, err))
 	}
 	if a.is.Kinds != nil && !a.is.Kinds(obj.ID().GroupKind()) {
-		return appliers.Resolved{}, fmt.Errorf("kind: target %s does not take %s", a.env.Target, obj.ID().GroupKind())
+		return appliers.Resolved{}, &manifest.FieldError{At: "/kind", Msg: fmt.Sprintf("kind: target %s does not take %s", a.env.Target, obj.ID().GroupKind())}
 	}
 	if v, ok := obj.Content()["spec"]; ok && obj.Spec() == nil {
-		return appliers.Resolved{}, fmt.Errorf("spec: want a mapping, have %T", v)
+		return appliers.Resolved{}, &manifest.FieldError{At: "/spec", Msg: fmt.Sprintf("spec: want a mapping, have %T", v)}
 	}
 	if v, ok := obj.Spec()["address"]; ok {
 		if s, isString := v.(string); !isString || s == "" {
-			return appliers.Resolved{}, errors.New("spec.address: want a non-empty string")
+			return appliers.Resolved{}, &manifest.FieldError{At: "/spec/address", Msg: "spec.address: want a non-empty string"}
 		}
 	}
 	if _, err := refs(obj.Content()); err != nil {

@@ -87,10 +87,8 @@ func (r *report) verdict(l level, app, root string, o *manifest.Object, f polici
 func (r *report) refused(root string, problems []reconciler.Problem) {
 	for _, p := range problems {
 		o := p.Object
-		msg := strings.TrimPrefix(p.Err.Error(), o.Origin().String()+": ")
-		msg = strings.TrimLeft(strings.TrimPrefix(msg, o.ID().String()), ": ")
 		r.add(finding{Level: levelError, Rule: p.Rule, Application: p.Application, Object: o.ID().String(),
-			Path: relative(root, o.Origin().Path), Line: o.Origin().Line, Message: msg})
+			Path: relative(root, o.Origin().Path), Line: p.Line, Message: p.Msg, Hint: p.Hint})
 	}
 }
 

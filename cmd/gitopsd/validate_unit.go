@@ -129,7 +129,7 @@ func (u *unit) judge(ctx context.Context, tree sources.Tree, root string, r *rep
 		r.add(finding{Level: levelWarning, Rule: "render", Application: application, Path: relative(root, u.app.Path),
 			Message: "holds no object", Hint: "the daemon would take it for an emptied source and hold it"})
 	}
-	if err := u.declared(root, state, delta, r); err != nil {
+	if err := u.declared(root, tree, state, delta, r); err != nil {
 		return err
 	}
 	for _, p := range u.policies {
@@ -150,11 +150,11 @@ func (u *unit) judge(ctx context.Context, tree sources.Tree, root string, r *rep
 }
 
 // declared asks of the objects of an application what the loop would refuse.
-func (u *unit) declared(root string, state *render.State, delta *render.Delta, r *report) error {
+func (u *unit) declared(root string, tree sources.Tree, state *render.State, delta *render.Delta, r *report) error {
 	if u.check == nil {
 		return nil
 	}
-	problems, err := u.check.Application(u.app, state, delta)
+	problems, err := u.check.Application(u.app, tree, state, delta)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -109,14 +110,14 @@ func (d *document) object(root *yaml.Node, content map[string]any, path string) 
 	if err == nil {
 		return o, nil
 	}
-	var field *fieldError
+	var field *FieldError
 	if !errors.As(err, &field) {
 		return nil, &Error{Line: d.start, Msg: err.Error()}
 	}
 	if field.missing {
-		field.hint = envelopeHint
+		field.Hint = envelopeHint
 	}
-	return nil, &Error{Line: d.fieldLine(root, field.at), Msg: field.msg, Hint: field.hint}
+	return nil, &Error{Line: d.fieldLine(root, field.At), Msg: field.Msg, Hint: field.Hint}
 }
 
 // document is one piece of a file on its way to an object.
@@ -201,15 +202,19 @@ func describe(n *yaml.Node) string {
 // FieldLine returns the line of a field in a file that Decode has accepted, for
 // an error that is found later: the line of the nearest ancestor of p that
 // exists in the document that starts on line start. Indexes of lists are tokens
-// of p too. It parses the file again, so it is for the way of failure only.
+// of p too. It parses the document again, so it is for the way of failure only.
 func FieldLine(path string, data []byte, start int, p Pointer) int {
 	limits := Limits{}.WithDefaults()
 	docs, _ := documents(path, data, limits)
-	for _, d := range docs {
-		root, err := d.parse(limits)
-		if err != nil || d.lineOf(root) != start {
-			continue
-		}
+	after := slices.IndexFunc(docs, func(d *document) bool { return d.line > start })
+	if after < 0 {
+		after = len(docs)
+	}
+	if after == 0 {
+		return start
+	}
+	d := docs[after-1]
+	if root, err := d.parse(limits); err == nil && d.lineOf(root) == start {
 		return d.fieldLine(root, p)
 	}
 	return start

@@ -8,25 +8,6 @@ import (
 	"strings"
 )
 
-// fieldError is why content is no object: one field, what is wrong with it, and
-// what to do. Decode turns it into an Error on the line of that field.
-type fieldError struct {
-	at   Pointer
-	msg  string
-	hint string // may be empty
-	// missing says that the field, which every object has, is not there at all:
-	// then the document may not have been meant as an object.
-	missing bool
-}
-
-// Error returns "what is wrong; what to do".
-func (e *fieldError) Error() string {
-	if e.hint == "" {
-		return e.msg
-	}
-	return e.msg + "; " + e.hint
-}
-
 var (
 	nameRE      = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_.:@]{0,251}[A-Za-z0-9])?$`)
 	kindRE      = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{0,62}$`)
@@ -45,7 +26,7 @@ const (
 )
 
 // identify checks the envelope of the content and takes the identity from it.
-func (o *Object) identify() *fieldError {
+func (o *Object) identify() *FieldError {
 	apiVersion, err := required(o.content, "/apiVersion", apiVersionHint)
 	if err != nil {
 		return err
@@ -55,18 +36,18 @@ func (o *Object) identify() *fieldError {
 		group, version = "", apiVersion
 	}
 	if (found && !groupRE.MatchString(group)) || !versionRE.MatchString(version) {
-		return &fieldError{at: "/apiVersion", msg: fmt.Sprintf("apiVersion %q is not a group and a version", shorten(apiVersion)), hint: apiVersionHint}
+		return &FieldError{At: "/apiVersion", Msg: fmt.Sprintf("apiVersion %q is not a group and a version", shorten(apiVersion)), Hint: apiVersionHint}
 	}
 	kind, err := required(o.content, "/kind", kindHint)
 	if err != nil {
 		return err
 	}
 	if !kindRE.MatchString(kind) {
-		return &fieldError{at: "/kind", msg: "kind is not a name in CamelCase", hint: kindHint}
+		return &FieldError{At: "/kind", Msg: "kind is not a name in CamelCase", Hint: kindHint}
 	}
 	if v, present := o.content["metadata"]; present {
 		if _, ok := v.(map[string]any); !ok {
-			return &fieldError{at: "/metadata", msg: "metadata is " + typeOf(v) + " and not a mapping", hint: "write name and what else belongs to it indented below it"}
+			return &FieldError{At: "/metadata", Msg: "metadata is " + typeOf(v) + " and not a mapping", Hint: "write name and what else belongs to it indented below it"}
 		}
 	}
 	name, err := required(o.content, "/metadata/name", nameHint)
@@ -74,7 +55,7 @@ func (o *Object) identify() *fieldError {
 		return err
 	}
 	if !nameRE.MatchString(name) {
-		return &fieldError{at: "/metadata/name", msg: "metadata.name is not a name", hint: nameHint}
+		return &FieldError{At: "/metadata/name", Msg: "metadata.name is not a name", Hint: nameHint}
 	}
 	namespace := ""
 	if v, present := Lookup(o.content, "/metadata/namespace"); present {
@@ -82,7 +63,7 @@ func (o *Object) identify() *fieldError {
 			return err
 		}
 		if !namespaceRE.MatchString(namespace) {
-			return &fieldError{at: "/metadata/namespace", msg: "metadata.namespace is not a DNS label", hint: namespaceHint}
+			return &FieldError{At: "/metadata/namespace", Msg: "metadata.namespace is not a DNS label", Hint: namespaceHint}
 		}
 	}
 	for _, field := range []string{"labels", "annotations"} {
@@ -95,25 +76,25 @@ func (o *Object) identify() *fieldError {
 }
 
 // required returns the text of a field that every object has.
-func required(content map[string]any, at Pointer, hint string) (string, *fieldError) {
+func required(content map[string]any, at Pointer, hint string) (string, *FieldError) {
 	name := strings.Join(at.Tokens(), ".")
 	v, present := Lookup(content, at)
 	if !present {
-		return "", &fieldError{at: at, msg: name + " is missing", hint: hint, missing: true}
+		return "", &FieldError{At: at, Msg: name + " is missing", Hint: hint, missing: true}
 	}
 	return text(v, at, name, hint)
 }
 
 // text returns v if it is text. hint is for what quotes would not mend.
-func text(v any, at Pointer, name, hint string) (string, *fieldError) {
+func text(v any, at Pointer, name, hint string) (string, *FieldError) {
 	switch v := v.(type) {
 	case string:
 		if v == "" {
-			return "", &fieldError{at: at, msg: name + " is empty", hint: hint}
+			return "", &FieldError{At: at, Msg: name + " is empty", Hint: hint}
 		}
 		return v, nil
 	case nil:
-		return "", &fieldError{at: at, msg: name + " is empty", hint: hint}
+		return "", &FieldError{At: at, Msg: name + " is empty", Hint: hint}
 	case bool:
 		hint = booleanHint
 	case int64, float64:
@@ -122,11 +103,11 @@ func text(v any, at Pointer, name, hint string) (string, *fieldError) {
 			hint = quoteHint
 		}
 	}
-	return "", &fieldError{at: at, msg: name + " is " + typeOf(v) + " and not text", hint: hint}
+	return "", &FieldError{At: at, Msg: name + " is " + typeOf(v) + " and not text", Hint: hint}
 }
 
 // textMap checks the labels or the annotations, of which each is text.
-func (o *Object) textMap(field string) *fieldError {
+func (o *Object) textMap(field string) *FieldError {
 	at := Pointer("/metadata").Child(field)
 	v, _ := Lookup(o.content, at)
 	if v == nil {
@@ -134,7 +115,7 @@ func (o *Object) textMap(field string) *fieldError {
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
-		return &fieldError{at: at, msg: "metadata." + field + " is " + typeOf(v) + " and not a mapping", hint: "write each as KEY: TEXT, indented below it"}
+		return &FieldError{At: at, Msg: "metadata." + field + " is " + typeOf(v) + " and not a mapping", Hint: "write each as KEY: TEXT, indented below it"}
 	}
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		if m[k] == "" {

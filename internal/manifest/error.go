@@ -75,3 +75,48 @@ func Join(problems []*Error) error {
 	})
 	return Errors(sorted)
 }
+
+// FieldError is what is wrong with one field of an object. Who finds it knows the
+// object and not the file, so it has no place yet: FieldLine finds the line.
+type FieldError struct {
+	At   Pointer // where the field stands, or would; "" is the object as a whole
+	Msg  string  // what is wrong, with the name of the field
+	Hint string  // what to do; may be empty
+	Err  error   // the cause for errors.Is, where there is one; it is not printed
+	// missing says that a field which every object has is not there at all: then
+	// the document may not have been meant as an object.
+	missing bool
+}
+
+// Error returns "what is wrong; what to do".
+func (e *FieldError) Error() string {
+	if e.Hint == "" {
+		return e.Msg
+	}
+	return e.Msg + "; " + e.Hint
+}
+
+// Unwrap returns the cause.
+func (e *FieldError) Unwrap() error { return e.Err }
+
+// FieldErrors are all that is wrong with one object, in the order in which it was
+// found. It is never empty when it is returned as an error.
+type FieldErrors []*FieldError
+
+// Error returns all of them in one line.
+func (e FieldErrors) Error() string {
+	texts := make([]string, len(e))
+	for i := range e {
+		texts[i] = e[i].Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap returns each of them.
+func (e FieldErrors) Unwrap() []error {
+	errs := make([]error, len(e))
+	for i := range e {
+		errs[i] = e[i]
+	}
+	return errs
+}

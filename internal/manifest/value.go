@@ -175,7 +175,7 @@ func wholeNumber(f float64) (int64, bool) {
 // the first value outside it. Maps and lists are changed in place, and written
 // to only where a value changes: content that was normalized before may be
 // shared with readers.
-func normalize(v any, at Pointer) (n any, changed bool, err *fieldError) {
+func normalize(v any, at Pointer) (n any, changed bool, err *FieldError) {
 	switch v := v.(type) {
 	case map[string]any:
 		for k, e := range v {
@@ -231,8 +231,8 @@ func normalize(v any, at Pointer) (n any, changed bool, err *fieldError) {
 }
 
 // outside is the error of a value at a place that the model does not have.
-func outside(at Pointer, msg string) *fieldError {
-	return &fieldError{at: at, msg: string(at) + ": " + msg}
+func outside(at Pointer, msg string) *FieldError {
+	return &FieldError{At: at, Msg: string(at) + ": " + msg}
 }
 
 // number reads a JSON number without losing digits of a whole one. A number

@@ -102,7 +102,7 @@ func TestRenderCostOfReferences(t *testing.T) {
 		t.Errorf("a template of two: %+v %s", d.Stats, deltaText(d))
 	}
 	got := renderErr(t, tree("r4", f.with("conf/3/3.txt", "-")), spec, s)
-	if got != "apps/f0003.yaml:1: the file it refers to, conf/3/3.txt, does not exist at revision r4; check the path; it is relative to the directory of the manifest" {
+	if got != "apps/f0003.yaml:6: the file it refers to, conf/3/3.txt, does not exist at revision r4; check the path; it is relative to the directory of the manifest" {
 		t.Error(got)
 	}
 	other := spec

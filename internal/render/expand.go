@@ -21,6 +21,9 @@ import (
 // fileKind is the one kind whose content render makes.
 var fileKind = manifest.GroupKind{Group: "host.gitopsd.io", Kind: "File"}
 
+// fromField is the field that render replaces by the content itself.
+const fromField = manifest.Pointer("/spec/contentFrom")
+
 // unit is one object on its way: as it was decoded, and as everybody after render
 // sees it.
 type unit struct {
@@ -29,8 +32,19 @@ type unit struct {
 	size     int64    // bytes of the content that was made
 }
 
-// complaint is a problem of an object or a file before its place is known.
-type complaint struct{ msg, hint string }
+// complaint is a problem of an object or a file before its place is known. It is
+// shared by the objects that refer to one file, and not changed once it is found.
+type complaint struct {
+	msg, hint string
+	field     manifest.Pointer // "" is the object or file as a whole
+}
+
+func complain(msg, hint string) *complaint { return &complaint{msg: msg, hint: hint} }
+
+// of returns the complaint as one about a field.
+func (c *complaint) of(field manifest.Pointer) *complaint {
+	return &complaint{c.msg, c.hint, field}
+}
 
 func (c *complaint) at(o manifest.Origin) *manifest.Error {
 	return &manifest.Error{Path: o.Path, Line: o.Line, Msg: c.msg, Hint: c.hint}
@@ -44,22 +58,22 @@ func (r *round) expand(ctx context.Context, o *manifest.Object) (unit, *complain
 		return u, nil, nil
 	}
 	spec := o.Spec()
-	count := 0
+	count, last := 0, manifest.Pointer("")
 	for _, field := range []string{"content", "contentBase64", "contentFrom"} {
 		if _, ok := spec[field]; ok {
-			count++
+			count, last = count+1, manifest.Pointer("/spec").Child(field)
 		}
 	}
 	switch {
 	case count == 0:
 		for _, field := range slices.Sorted(maps.Keys(spec)) { // no other field of a File begins like these
 			if strings.HasPrefix(strings.ToLower(field), "co") {
-				return u, &complaint{fmt.Sprintf("%s: spec.%s: unknown field", o.ID(), field), "did you mean content, contentBase64 or contentFrom?"}, nil
+				return u, complain(fmt.Sprintf("%s: spec.%s: unknown field", o.ID(), field), "did you mean content, contentBase64 or contentFrom?").of(manifest.Pointer("/spec").Child(field)), nil
 			}
 		}
-		return u, &complaint{fmt.Sprintf("%s has no content", o.ID()), "set one of content, contentBase64 and contentFrom under spec"}, nil
+		return u, complain(fmt.Sprintf("%s has no content", o.ID()), "set one of content, contentBase64 and contentFrom under spec").of("/spec"), nil
 	case count > 1:
-		return u, &complaint{fmt.Sprintf("%s sets %d of content, contentBase64 and contentFrom", o.ID(), count), "set exactly one of them under spec"}, nil
+		return u, complain(fmt.Sprintf("%s sets %d of content, contentBase64 and contentFrom", o.ID(), count), "set exactly one of them under spec").of(last), nil
 	}
 	from, ok := spec["contentFrom"]
 	if !ok {
@@ -70,8 +84,11 @@ func (r *round) expand(ctx context.Context, o *manifest.Object) (unit, *complain
 		return u, problem, nil
 	}
 	text, problem, err := r.content(ctx, &u, kind, value)
-	if problem != nil || err != nil {
-		return u, problem, err
+	if problem != nil {
+		return u, problem.of(fromField.Child(kind)), nil
+	}
+	if err != nil {
+		return u, nil, err
 	}
 	r.expanded.Add(1)
 	u.size = int64(len(text))
@@ -79,9 +96,9 @@ func (r *round) expand(ctx context.Context, o *manifest.Object) (unit, *complain
 	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
 		field, content = "/spec/contentBase64", base64.StdEncoding.EncodeToString([]byte(text))
 	}
-	made := manifest.With(manifest.Without(o.Content(), "/spec/contentFrom"), field, content)
+	made := manifest.With(manifest.Without(o.Content(), fromField), field, content)
 	if u.out, err = manifest.New(made, o.Origin()); err != nil {
-		return u, &complaint{err.Error(), ""}, nil
+		return u, complain(err.Error(), ""), nil
 	}
 	return u, nil, nil
 }
@@ -90,15 +107,15 @@ func oneField(from any) (kind, value string, problem *complaint) {
 	const hint = "write one of {file: PATH}, {template: PATH} and {inlineTemplate: TEXT}"
 	m, ok := from.(map[string]any)
 	if !ok || len(m) != 1 {
-		return "", "", &complaint{"spec.contentFrom names not exactly one origin", hint}
+		return "", "", complain("spec.contentFrom names not exactly one origin", hint).of(fromField)
 	}
 	for kind, v := range m {
 		value, ok := v.(string)
 		switch {
 		case kind != "file" && kind != "template" && kind != "inlineTemplate":
-			return "", "", &complaint{fmt.Sprintf("spec.contentFrom has the unknown field %q", kind), hint}
+			return "", "", complain(fmt.Sprintf("spec.contentFrom has the unknown field %q", kind), hint).of(fromField.Child(kind))
 		case !ok || (value == "" && kind != "inlineTemplate"):
-			return "", "", &complaint{fmt.Sprintf("spec.contentFrom.%s is not a text", kind), hint}
+			return "", "", complain(fmt.Sprintf("spec.contentFrom.%s is not a text", kind), hint).of(fromField.Child(kind))
 		}
 		return kind, value, nil
 	}
@@ -157,9 +174,9 @@ func (r *round) fill(ctx context.Context, t compiled, err error) (string, *compl
 	case ctx.Err() != nil:
 		return "", nil, ctx.Err()
 	case err != nil && strings.Contains(err.Error(), "map has no entry for key"):
-		return "", &complaint{noValue.ReplaceAllString(err.Error(), "$1: $2 has no value"), UndeclaredHint}, nil
+		return "", complain(noValue.ReplaceAllString(err.Error(), "$1: $2 has no value"), UndeclaredHint), nil
 	case err != nil:
-		return "", &complaint{err.Error(), "repair the template"}, nil
+		return "", complain(err.Error(), "repair the template"), nil
 	}
 	return text, nil, nil
 }
@@ -168,11 +185,11 @@ func (r *round) fill(ctx context.Context, t compiled, err error) (string, *compl
 // own directory.
 func resolve(manifestPath, ref string) (string, *complaint) {
 	if strings.HasPrefix(ref, "/") || strings.ContainsAny(ref, "\\\x00") || strings.HasSuffix(ref, "/") {
-		return "", &complaint{fmt.Sprintf("the path %q is not relative to the manifest", ref), "write it relative to the directory of the manifest, with slashes"}
+		return "", complain(fmt.Sprintf("the path %q is not relative to the manifest", ref), "write it relative to the directory of the manifest, with slashes")
 	}
 	p := path.Join(parent(manifestPath), ref)
 	if p == ".." || strings.HasPrefix(p, "../") || p == "." {
-		return "", &complaint{fmt.Sprintf("the path %q leads out of the source", ref), "refer to files of the same source only"}
+		return "", complain(fmt.Sprintf("the path %q leads out of the source", ref), "refer to files of the same source only")
 	}
 	return p, nil
 }
@@ -212,7 +229,7 @@ func (r *round) load(p string, ref *reference) (*complaint, error) {
 		return nil, err
 	}
 	if e.Mode == sources.ModeDir {
-		return &complaint{fmt.Sprintf("%s is a directory", p), "refer to a file"}, nil
+		return complain(fmt.Sprintf("%s is a directory", p), "refer to a file"), nil
 	}
 	data, problem, err := r.read(p, r.limits.Manifest.ObjectBytes)
 	if problem != nil {
@@ -230,16 +247,16 @@ func (r *round) plainPath(p, what string) (*complaint, error) {
 		}
 		e, err := r.tree.Stat(step)
 		if errors.Is(err, fs.ErrNotExist) {
-			return &complaint{fmt.Sprintf("%s, %s, does not exist at revision %s", what, p, r.tree.Revision()), "check the path; it is relative to the directory of the manifest"}, nil
+			return complain(fmt.Sprintf("%s, %s, does not exist at revision %s", what, p, r.tree.Revision()), "check the path; it is relative to the directory of the manifest"), nil
 		}
 		if err != nil {
 			return nil, err
 		}
 		switch {
 		case e.Mode == sources.ModeSymlink || e.Mode == sources.ModeSubmodule:
-			return &complaint{fmt.Sprintf("%s, %s, leads through %s, which is a %s", what, p, step, e.Mode), "refer to the file itself"}, nil
+			return complain(fmt.Sprintf("%s, %s, leads through %s, which is a %s", what, p, step, e.Mode), "refer to the file itself"), nil
 		case e.Mode != sources.ModeDir && step != p:
-			return &complaint{fmt.Sprintf("%s, %s, leads through %s, which is a %s", what, p, step, e.Mode), "check the path"}, nil
+			return complain(fmt.Sprintf("%s, %s, leads through %s, which is a %s", what, p, step, e.Mode), "check the path"), nil
 		}
 	}
 	return nil, nil
@@ -249,14 +266,14 @@ func (r *round) plainPath(p, what string) (*complaint, error) {
 func (r *round) read(p string, limit int64) ([]byte, *complaint, error) {
 	data, err := r.tree.ReadFile(p, limit)
 	if errors.Is(err, sources.ErrRefused) {
-		return nil, &complaint{fmt.Sprintf("the file cannot be read: %v", err), fmt.Sprintf("the limit is %d bytes", limit)}, nil
+		return nil, complain(fmt.Sprintf("the file cannot be read: %v", err), fmt.Sprintf("the limit is %d bytes", limit)), nil
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	r.filesRead.Add(1)
 	if what := replaced(data); what != "" {
-		return nil, &complaint{fmt.Sprintf("the file is %s and not the content itself", what), "commit the content, without a filter on this path in .gitattributes"}, nil
+		return nil, complain(fmt.Sprintf("the file is %s and not the content itself", what), "commit the content, without a filter on this path in .gitattributes"), nil
 	}
 	return data, nil, nil
 }

@@ -286,7 +286,9 @@ func (r *round) do(ctx context.Context, j job) error {
 			return err
 		}
 		if problem != nil {
-			r.report(problem.at(u.raw.Origin()))
+			at := u.raw.Origin()
+			at.Line = FieldLine(r.tree, at, problem.field)
+			r.report(problem.at(at))
 			continue
 		}
 		r.bytes.Add(n.size)
@@ -294,6 +296,21 @@ func (r *round) do(ctx context.Context, j job) error {
 	}
 	f.digest = f.sum()
 	return nil
+}
+
+// FieldLine returns the line of a field of an object that was rendered from tree
+// and stands at o: that of its nearest ancestor where the field is missing, and
+// o.Line where the file cannot be read. It reads the file again, so it is for
+// errors only.
+func FieldLine(tree sources.Tree, o manifest.Origin, field manifest.Pointer) int {
+	if field == "" {
+		return o.Line
+	}
+	data, err := tree.ReadFile(o.Path, manifest.Limits{}.WithDefaults().FileBytes)
+	if err != nil {
+		return o.Line
+	}
+	return manifest.FieldLine(o.Path, data, o.Line, field)
 }
 
 // stale reports whether the file that an object refers to has changed.

@@ -191,8 +191,8 @@ func TestRenderRefusesFilteredAndColliding(t *testing.T) {
 	}{
 		{texts("a.yaml", lfs), "a.yaml: the file is a Git LFS pointer" + hint},
 		{texts("a.yaml", "\x00GITCRYPT\x00abc"), "a.yaml: the file is encrypted by git-crypt" + hint},
-		{texts("a.yaml", hostFile("f", "contentFrom: {file: x.bin}"), "x.bin", lfs), "a.yaml:1: x.bin: the file is a Git LFS pointer" + hint},
-		{texts("a.yaml", hostFile("f", "contentFrom: {template: x.bin}"), "x.bin", "\x00GITCRYPT\x00abc"), "a.yaml:1: x.bin: the file is encrypted by git-crypt" + hint},
+		{texts("a.yaml", hostFile("f", "contentFrom: {file: x.bin}"), "x.bin", lfs), "a.yaml:6: x.bin: the file is a Git LFS pointer" + hint},
+		{texts("a.yaml", hostFile("f", "contentFrom: {template: x.bin}"), "x.bin", "\x00GITCRYPT\x00abc"), "a.yaml:6: x.bin: the file is encrypted by git-crypt" + hint},
 		{texts(".gitopsdignore", lfs), ".gitopsdignore: the file is a Git LFS pointer" + hint},
 		{texts("d/A.yaml", object("a", ""), "d/a.yaml", object("b", "")), `d/a.yaml: the name "a.yaml" differs from "A.yaml" only in case or in the encoding of accents; rename one of them, or name one in .gitopsdignore`},
 		{texts("Sub/a.yaml", object("a", ""), "sub/b.yaml", object("b", "")), `sub: the name "sub" differs from "Sub" only in case or in the encoding of accents; rename one of them, or name one in .gitopsdignore`},

@@ -219,7 +219,7 @@ func (r *round) loadRules(outer *rules, dir string, e sources.Entry) (*rules, er
 		return nil, err
 	}
 	if problem == nil && !utf8.Valid(data) {
-		problem = &complaint{"the file is not UTF-8", "save it as UTF-8"}
+		problem = complain("the file is not UTF-8", "save it as UTF-8")
 	}
 	if problem != nil {
 		r.report(problem.at(manifest.Origin{Path: e.Path}))
