@@ -102,7 +102,7 @@ func TestAcceptingNeedsARefusal(t *testing.T) {
 	})
 }
 
-// whatever is wrong with the branch or the server, nothing is
+// whatever is wrong with the branch or the server, nothing is
 // deleted, drift is healed to the last good revision, and polls slow down.
 func TestOutagesOfTheSource(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -192,7 +192,7 @@ func TestBurstOfCommits(t *testing.T) {
 	})
 }
 
-// A damaged local copy is fetched anew; a lost one is, too, and until that works
+// a damaged local copy is fetched anew; a lost one is, too, and until that works
 // nothing spins and nothing is deleted.
 func TestLocalMirrorIsLost(t *testing.T) {
 	simulate(t, func(s *sim) {

@@ -177,7 +177,7 @@ func TestQueueLeavesTheTimeout(t *testing.T) {
 	})
 }
 
-// TestHostBudget: however many repositories a host has, only so many requests to
+// TestHostBudget, A-6: however many repositories a host has, only so many requests to
 // it are under way; the others get their turn, and other hosts do not wait.
 func TestHostBudget(t *testing.T) {
 	for name, c := range map[string]struct {

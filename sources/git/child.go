@@ -193,22 +193,22 @@ func (r *Repository) runChild(ctx context.Context, input []byte) (out report, er
 	cmd.Stdin = bytes.NewReader(input)
 	stdout, stderr := &capped{limit: maxReport}, &capped{limit: maxSaid}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	ended := cmd.Run()
-	if ctx.Err() != nil {
-		return out, fmt.Errorf("%w: the fetch was ended: %w", sources.ErrUnavailable, ctx.Err())
+	failed := cmd.Run()
+	if err := ctx.Err(); err != nil {
+		return out, ended(ctx, fmt.Errorf("%w: the fetch was ended: %w", sources.ErrUnavailable, err))
 	}
-	if ended == nil {
+	if failed == nil {
 		if err := json.Unmarshal(stdout.Bytes(), &out); err == nil {
 			return out, nil
 		}
-		ended = errors.New("its report cannot be read")
+		failed = errors.New("its report cannot be read")
 	}
 	first, _, _ := strings.Cut(stderr.String(), "\n")
 	if outOfMemory(cmd.ProcessState, first) {
 		return out, fmt.Errorf("%w: fetching needs more than %d MiB of memory (raise git.limits.memoryMiB if the repository is as large as it should be): %s",
 			sources.ErrRefused, r.options.Limits.MemoryBytes/mib, serverText(first))
 	}
-	return out, fmt.Errorf("%w: the fetching process failed: %w: %s", sources.ErrUnavailable, ended, serverText(first))
+	return out, fmt.Errorf("%w: the fetching process failed: %w: %s", sources.ErrUnavailable, failed, serverText(first))
 }
 
 // outOfMemory reports whether a process ended because it got no more memory. The

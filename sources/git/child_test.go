@@ -56,8 +56,10 @@ func packOf(entries ...[]byte) []byte {
 
 const (
 	packCommit   = 1
+	packTree     = 2
 	packBlob     = 3
 	packOfsDelta = 6
+	packRefDelta = 7
 )
 
 // packEntry is one object of a pack: its kind and declared size, the distance to

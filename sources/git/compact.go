@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/storer"
 )
@@ -19,11 +18,13 @@ const deltaWindow = 10
 // compact merges the smallest packs into one when there are at least limit. A
 // pack that is larger than twice all the smaller ones together is left alone, so
 // that each object is rewritten a logarithmic number of times and the first,
-// big pack of a clone hardly ever. It reports whether it did anything.
+// big pack of a clone hardly ever. It reports whether it did anything. An error
+// that wraps ErrDamaged says that a pack cannot be read; all of them are still
+// there.
 func (m *mirror) compact(ctx context.Context, limit int) (bool, error) {
 	packs, err := m.packs()
 	if err != nil || len(packs) < limit {
-		return false, err
+		return false, asDamage(err)
 	}
 	n, sum := 0, int64(0)
 	for n < len(packs) && (n < 2 || packs[n].size <= 2*sum) {
@@ -32,11 +33,11 @@ func (m *mirror) compact(ctx context.Context, limit int) (bool, error) {
 	}
 	old := packs[:n]
 	hashes, err := m.objectsOf(old)
-	if err != nil {
-		return false, err
+	if err == nil {
+		err = m.rewrite(ctx, m.store, hashes)
 	}
-	if err := m.receive(ctx, nil, func(w io.Writer) error { return m.store.encode(w, hashes) }); err != nil {
-		return false, fmt.Errorf("compact: %w", err)
+	if err != nil {
+		return false, fmt.Errorf("merge packs: %w", asDamage(err))
 	}
 	// The new pack is durable; what it replaces may go. Index first: a pack
 	// without one is not looked at.
@@ -56,13 +57,8 @@ func (m *mirror) objectsOf(packs []pack) ([]plumbing.Hash, error) {
 	var out []plumbing.Hash
 	for _, p := range packs {
 		err := guard(func() error {
-			f, err := os.Open(filepath.Join(m.dir, "objects", "pack", p.name+".idx"))
+			index, err := readIndex(filepath.Join(m.dir, "objects", "pack", p.name+".idx"))
 			if err != nil {
-				return err
-			}
-			defer f.Close()
-			index := idxfile.NewMemoryIndex()
-			if err := idxfile.NewDecoder(f).Decode(index); err != nil {
 				return err
 			}
 			entries, err := index.Entries()

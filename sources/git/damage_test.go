@@ -1,91 +1,312 @@
 package git
 
 import (
+	"bytes"
 	"crypto/sha1"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"flag"
 	"fmt"
+	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/gitopsd/gitopsd/internal/gittest"
 	"github.com/gitopsd/gitopsd/sources"
 )
 
-// The beginning of row A-9: whatever byte of the mirror flips, content is right
-// or refused, and the next fetch heals it.
+var damageSeeds = flag.Int("damage.seeds", 300, "how many damaged mirrors TestDamagedMirror reads and heals")
+
+// Row A-9: whatever happens to the files of a mirror between two polls or while
+// the daemon is stopped, content and ancestry are right or an error, and the
+// next fetch heals the mirror.
 func TestDamagedMirror(t *testing.T) {
 	t.Parallel()
-	p := localPlace(t)
-	content := map[string]string{}
-	for i := range 30 {
-		content[fmt.Sprintf("d%d/f%d.yaml", i%3, i)] = strings.Repeat(fmt.Sprint("line ", i, "\n"), 20)
-	}
-	p.repo.Write("main", content)
-	rng := rand.New(rand.NewPCG(9, 9))
-	healed := 0
-	for seed := range 150 {
-		r, id := fetched(t, p)
-		packs, err := filepath.Glob(filepath.Join(r.MirrorDir(), "objects/pack/pack-*"))
-		if err != nil || len(packs) < 2 {
-			t.Fatal(packs, err)
-		}
-		r.Close()
-		damage(t, packs[rng.IntN(len(packs))], rng)
-		r = mustOpen(t, p.options)
-		got, err := readAll(t, r, id)
-		for path, data := range got {
-			if err == nil && data != content[path] {
-				t.Fatalf("seed %d: %s reads %q without an error", seed, path, data)
+	w := newWorn(t)
+	seeds := make(chan uint64)
+	var healed, noticed atomic.Int64
+	var workers sync.WaitGroup
+	for range 8 { // they wait for the disk most of the time
+		workers.Go(func() {
+			for seed := range seeds {
+				what, err := w.run(t, seed, &noticed, &healed)
+				if err != nil {
+					t.Errorf("seed %d: %s: %v", seed, what, err)
+				}
 			}
-		}
-		if err == nil && len(got) != len(content) {
-			t.Fatalf("seed %d: %d files, no error", seed, len(got))
-		}
-		if err != nil && !errors.Is(err, sources.ErrDamaged) && !errors.Is(err, sources.ErrUnavailable) {
-			t.Errorf("seed %d: %v", seed, err)
-		}
-		if err := r.Fetch(t.Context(), mainRef, id); err != nil {
-			t.Fatalf("seed %d: Fetch after the damage: %v", seed, err)
-		}
-		if got, err := readAll(t, r, id); err != nil || len(got) != len(content) {
-			t.Fatalf("seed %d: after the fetch %d files, %v", seed, len(got), err)
-		}
-		healed += r.Stats().Reclones
-		r.Close()
+		})
 	}
-	if healed == 0 {
-		t.Error("no damage was ever noticed")
+	for seed := range *damageSeeds {
+		seeds <- uint64(seed)
+	}
+	close(seeds)
+	workers.Wait()
+	t.Logf("%d mirrors were damaged, %d were made anew, a read failed in %d", *damageSeeds, healed.Load(), noticed.Load())
+	if most := int64(*damageSeeds); healed.Load() < most/3 || noticed.Load() < most/10 {
+		t.Error("hardly any damage was noticed")
 	}
 }
 
-func damage(t testing.TB, path string, rng *rand.Rand) {
-	t.Helper()
-	if err := os.Chmod(path, 0o600); err != nil {
-		t.Fatal(err)
+// worn is a repository and mirrors of it that can be damaged.
+type worn struct {
+	place
+	commits []string            // oldest first; the last is the tip
+	content []map[string]string // of each
+	mirrors []string            // directories for Options.Dir
+	dir     string              // for copies
+}
+
+const kept = 1 // index of the commit that is held in the mirrors
+
+func newWorn(t *testing.T) *worn {
+	w := &worn{place: localPlace(t), dir: t.TempDir()}
+	files := map[string]string{}
+	for i := range 15 {
+		files[fmt.Sprintf("d%d/f%d.yaml", i%3, i)] = strings.Repeat(fmt.Sprint("line ", i, "\n"), 20)
 	}
-	data, err := os.ReadFile(path)
+	var mirrors []*Repository // one that is a commit behind, one that is not, one with loose objects
+	for range 3 {
+		w.options.Dir = t.TempDir()
+		mirrors = append(mirrors, mustOpen(t, w.options))
+		w.mirrors = append(w.mirrors, w.options.Dir)
+	}
+	for i := range 5 {
+		if i > 0 {
+			files["d1/new.yaml"] = fmt.Sprint("new ", i)
+			files[fmt.Sprintf("d2/f%d.yaml", 14+i)] = "added"
+		}
+		w.commits = append(w.commits, w.repo.Write("main", files))
+		w.content = append(w.content, maps.Clone(files))
+		for n, r := range mirrors {
+			if i < 4 || n > 0 {
+				fetchMain(t, r)
+			}
+		}
+	}
+	for _, r := range mirrors {
+		if err := r.Keep(t.Context(), "web/accepted", w.commits[kept]); err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+	}
+	w.repo.Git("repack", "-q", "-a", "-d")
+	explode(t, mirrors[2].MirrorDir())
+	return w
+}
+
+// explode turns the largest pack of a mirror into loose objects, as git does it.
+func explode(t *testing.T, dir string) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, "objects/pack/pack-*.pack"))
+	if err != nil || len(paths) == 0 {
+		t.Fatal(paths, err)
+	}
+	largest, most := "", int64(0)
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil && info.Size() > most {
+			largest, most = path, info.Size()
+		}
+	}
+	data, err := os.ReadFile(largest)
+	for _, path := range []string{largest, strings.TrimSuffix(largest, "pack") + "idx"} {
+		err = errors.Join(err, os.Remove(path))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	switch rng.IntN(4) {
+	cmd := exec.Command("git", "--git-dir="+dir, "unpack-objects", "-q")
+	cmd.Stdin = bytes.NewReader(data)
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// run damages a copy of a mirror by a seed and reads it until it is sound again.
+func (w *worn) run(t *testing.T, seed uint64, noticed, healed *atomic.Int64) (what string, err error) {
+	rng := rand.New(rand.NewPCG(9, seed))
+	o := w.options
+	if o.Dir, err = os.MkdirTemp(w.dir, ""); err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(o.Dir)
+	o.CompactPacks = []int{3, 50}[rng.IntN(2)]
+	if err := os.CopyFS(o.Dir, os.DirFS(w.mirrors[rng.IntN(len(w.mirrors))])); err != nil {
+		return "", err
+	}
+	r, err := Open(o)
+	if err != nil {
+		return "", err
+	}
+	running := rng.IntN(2) == 0
+	if running {
+		_, err = readAll(t, r, w.commits[3])
+	} else {
+		err = r.Close()
+	}
+	if err != nil {
+		return "", err
+	}
+	if what, err = damage(r.MirrorDir(), rng); err != nil {
+		return what, err
+	}
+	if !running {
+		if r, err = Open(o); err != nil {
+			return what, err
+		}
+	}
+	defer r.Close()
+	failed := int64(0)
+	for _, i := range []int{len(w.commits) - 1, kept} {
+		for tries := 0; ; tries++ {
+			err := w.round(t, r, i)
+			if err == nil {
+				break
+			}
+			failed = 1
+			damaged := errors.Is(err, sources.ErrDamaged) || errors.Is(err, sources.ErrUnavailable)
+			if !damaged || tries == 2 { // one read to notice, one fetch to heal
+				return what, fmt.Errorf("it does not heal: %w", err)
+			}
+		}
+	}
+	noticed.Add(failed)
+	healed.Add(int64(r.Stats().Reclones))
+	if seed%20 == 0 && r.Stats().Reclones > 0 {
+		if out := gitIn(t, r.MirrorDir(), "fsck", "--full", "--strict"); strings.Contains(out, "error") || strings.Contains(out, "missing") {
+			return what, fmt.Errorf("git finds: %s", out)
+		}
+	}
+	return what, nil
+}
+
+// round is what a poll and a round of an application do with a commit. What it
+// finds without an error has to be right.
+func (w *worn) round(t *testing.T, r *Repository, i int) error {
+	id := w.commits[i]
+	if err := r.Fetch(t.Context(), mainRef, id); err != nil {
+		return err
+	}
+	for _, q := range []struct {
+		old, new string
+		want     bool
+	}{{w.commits[0], id, true}, {id, w.commits[0], false}} {
+		got, err := r.IsAncestor(t.Context(), q.old, q.new)
+		if err != nil {
+			return err
+		}
+		if got != q.want {
+			return fmt.Errorf("%s is an ancestor of %s: %v", q.old, q.new, got)
+		}
+	}
+	got, err := readAll(t, r, id)
+	for path, data := range got {
+		if data != w.content[i][path] && (err == nil || data != "") {
+			return fmt.Errorf("%s reads %q", path, data)
+		}
+	}
+	if err == nil && len(got) != len(w.content[i]) {
+		return fmt.Errorf("%d files of %d", len(got), len(w.content[i]))
+	}
+	return err
+}
+
+// damage does something to one file of a directory, in place, and says what.
+func damage(dir string, rng *rand.Rand) (what string, err error) {
+	var paths []string
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Size() > 0 {
+			paths = append(paths, path)
+		}
+		return err
+	})
+	packs := slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return filepath.Base(filepath.Dir(path)) != "pack" })
+	if rng.IntN(4) > 0 {
+		paths = packs // they are few, and matter most
+	}
+	path := paths[rng.IntN(len(paths))]
+	data, rerr := os.ReadFile(path)
+	if err := errors.Join(err, rerr, os.Chmod(path, 0o600)); err != nil {
+		return "", err
+	}
+	kind := rng.IntN(10)
+	at := rng.IntN(len(data))
+	switch kind {
 	case 0:
-		data = data[:rng.IntN(len(data))]
+		data = data[:at]
 	case 1:
-		at := rng.IntN(len(data))
-		clear(data[at:min(at+64, len(data))])
-	default:
+		data = nil
+	case 2, 3:
+		page := []int{64, 4096}[kind-2]
+		at -= at % page
+		clear(data[at:min(at+page, len(data))])
+	case 4:
+		data = append(data, data[:at]...)
+	case 5: // where an object begins is what it is and how large
+		if strings.HasSuffix(path, ".pack") {
+			if at, err = entryAt(path, rng); err != nil {
+				return "", err
+			}
+		}
+		data[at] ^= byte(1 + rng.IntN(255))
+	case 6:
+		data[at] ^= 1 << rng.IntN(8)
+	case 7:
 		for range 8 {
 			data[rng.IntN(len(data))] ^= byte(1 + rng.IntN(255))
 		}
 	}
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
+	what = fmt.Sprintf("damage %d at byte %d of %s", kind, at, filepath.Base(path))
+	switch kind {
+	case 8:
+		return what, os.Remove(path)
+	case 9:
+		return what, os.RemoveAll(filepath.Dir(path))
 	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return what, err
+	}
+	_, err = f.Write(data)
+	return what, errors.Join(err, f.Close())
+}
+
+// entryAt returns where an object begins in a pack.
+func entryAt(path string, rng *rand.Rand) (int, error) {
+	index, err := readIndex(strings.TrimSuffix(path, "pack") + "idx")
+	if err != nil {
+		return 0, err
+	}
+	entries, err := index.Entries()
+	if err != nil {
+		return 0, err
+	}
+	n, err := index.Count()
+	if err != nil {
+		return 0, err
+	}
+	at := 0
+	for range 1 + rng.IntN(int(n)) {
+		e, err := entries.Next()
+		if err != nil {
+			return 0, err
+		}
+		at = int(e.Offset)
+	}
+	return at, nil
 }
 
 // What last good needs outlives the damage of the mirror, although the server

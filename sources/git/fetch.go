@@ -116,7 +116,11 @@ func (r *Repository) fetchHere(ctx context.Context, ref string, hash plumbing.Ha
 	if did {
 		r.count(func(s *Stats) { s.Compactions++ })
 	}
-	return r.noteDamage(err)
+	if errors.Is(err, sources.ErrDamaged) {
+		r.noteDamage(err)
+		return r.reclone(ctx, ref, hash)
+	}
+	return err
 }
 
 // unreachable words the case that the transfer was fine and the revision is not
@@ -194,12 +198,7 @@ func (r *Repository) salvage(ctx context.Context, fresh *mirror, check *closure,
 	if err := need.add(ctx, keep); err != nil {
 		return err
 	}
-	for _, h := range need.out {
-		if err := r.mirror.store.sound(h); err != nil {
-			return err
-		}
-	}
-	if err := fresh.receive(ctx, nil, func(w io.Writer) error { return r.mirror.store.encode(w, need.out) }); err != nil {
+	if err := fresh.rewrite(ctx, r.mirror.store, need.out); err != nil {
 		return err
 	}
 	return check.verify(ctx, fresh.store, keep)
@@ -225,13 +224,15 @@ func (r *Repository) download(ctx context.Context, m *mirror, ref string, hash p
 		return nil
 	}
 	limits := r.options.Limits
-	limit := &bounded{left: limits.PackBytes, limit: limits.PackBytes}
-	check := func(f *os.File) error { return limits.checkPack(ctx, f) }
-	err = m.receive(ctx, check, func(w io.Writer) error {
+	limit := &bounded{
+		left: limits.PackBytes,
+		says: fmt.Errorf("%w: the pack is larger than %d bytes (git.limits.packMiB)", sources.ErrRefused, limits.PackBytes),
+	}
+	err = m.receive(ctx, limits.index, func(w io.Writer) error {
 		limit.w = w
 		return session.pack(ctx, packRequest{wants: wants, haves: haves, has: m.store.has, limits: limits}, limit)
 	})
-	r.count(func(s *Stats) { s.BytesFetched += limit.limit - max(limit.left, 0) })
+	r.count(func(s *Stats) { s.BytesFetched += limits.PackBytes - max(limit.left, 0) })
 	return ended(ctx, err)
 }
 

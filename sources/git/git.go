@@ -199,11 +199,20 @@ func ended(ctx context.Context, err error) error {
 	if _, bounded := ctx.Deadline(); cause == nil && bounded && errors.Is(err, os.ErrDeadlineExceeded) {
 		cause = context.DeadlineExceeded // the connection's deadline is the same and may fire first
 	}
-	if cause == nil || errors.Is(err, cause) {
+	if cause == nil {
 		return err
 	}
-	return fmt.Errorf("%w: %w: %w", sources.ErrUnavailable, cause, err)
+	if !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w: %w", sources.ErrUnavailable, cause, err)
+	}
+	if cause == context.DeadlineExceeded {
+		err = fmt.Errorf("%w (%s)", err, ifSlow)
+	}
+	return err
 }
+
+// ifSlow is what can be done about a deadline.
+const ifSlow = "if the server is only slow, give it a longer git.timeout"
 
 // Open implements sources.Repository.
 func (r *Repository) Open(ctx context.Context, revision string) (sources.Tree, error) {

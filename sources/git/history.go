@@ -78,11 +78,12 @@ func (r *Repository) isAncestor(ctx context.Context, old, new string) (bool, err
 	if err == nil {
 		err = r.alive(ctx)
 	}
-	if err == nil {
-		_, err = r.mirror.store.links(target)
-	}
 	if err != nil {
-		return false, r.unknown(err)
+		return false, err
+	}
+	_, lost := r.mirror.store.links(target)
+	if lost != nil && !errors.Is(lost, errMissing) {
+		return false, r.unknown(lost)
 	}
 	seen := map[plumbing.Hash]bool{start: true}
 	for queue := []plumbing.Hash{start}; len(queue) > 0; queue = queue[1:] {
@@ -90,8 +91,11 @@ func (r *Repository) isAncestor(ctx context.Context, old, new string) (bool, err
 			return false, fmt.Errorf("%w: %w", sources.ErrUnavailable, err)
 		}
 		l, err := r.mirror.store.links(queue[0])
-		if err != nil {
+		switch {
+		case err != nil && queue[0] == start:
 			return false, r.unknown(err)
+		case err != nil: // a fetch brings a commit with all before it
+			return false, r.gone(err)
 		}
 		if queue[0] == target {
 			return true, nil
@@ -102,6 +106,9 @@ func (r *Repository) isAncestor(ctx context.Context, old, new string) (bool, err
 				queue = append(queue, p)
 			}
 		}
+	}
+	if lost != nil {
+		return false, r.unknown(lost)
 	}
 	return false, nil
 }

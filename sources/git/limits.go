@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 
 	"github.com/gitopsd/gitopsd/sources"
@@ -53,6 +54,23 @@ func (l Limits) object(size int64, what string) error {
 	return fmt.Errorf("%w: %s unpacks to %d bytes; at most %d are allowed (git.limits.objectMiB)", sources.ErrRefused, what, size, l.ObjectBytes)
 }
 
+// index indexes a pack of somebody else's, whose objects are built only when all
+// of them are within the limits.
+func (l Limits) index(ctx context.Context, f *os.File) (*idxfile.MemoryIndex, plumbing.Hash, error) {
+	if err := l.checkPack(ctx, f); err != nil {
+		return nil, plumbing.ZeroHash, err
+	}
+	entries, sum, err := indexPack(ctx, f)
+	if err != nil && !errors.Is(err, sources.ErrUnavailable) {
+		err = brokenPack(err)
+	}
+	return entries, sum, err
+}
+
+func brokenPack(err error) error {
+	return fmt.Errorf("%w: the server sent a broken pack: %w", sources.ErrUnavailable, err)
+}
+
 // checkPack reads through a pack without keeping anything of it and refuses one
 // that would unpack to more than the limits (row A-7). Nothing after it has to
 // fear a size: that which an object declares is the size it has, or the pack is
@@ -64,14 +82,20 @@ func (l Limits) checkPack(ctx context.Context, f *os.File) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	err := guard(func() error { return l.scan(packfile.NewScanner(&aliveFile{File: f, alive: ctx.Err})) })
+	err := guard(func() error {
+		s := packfile.NewScanner(&aliveFile{File: f, alive: ctx.Err})
+		if err := l.scan(s); err != nil {
+			return err
+		}
+		return checkEnd(s, f)
+	})
 	switch {
 	case err == nil || errors.Is(err, sources.ErrRefused):
 		return err
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", sources.ErrUnavailable, ctx.Err())
 	}
-	return fmt.Errorf("%w: the server sent a broken pack: %w", sources.ErrUnavailable, err)
+	return brokenPack(err)
 }
 
 func (l Limits) scan(s *packfile.Scanner) error {
@@ -112,6 +136,23 @@ func (l Limits) scan(s *packfile.Scanner) error {
 		}
 	}
 	return nil
+}
+
+// checkEnd refuses a pack with anything but its checksum after the last object:
+// git would not read it.
+func checkEnd(s *packfile.Scanner, f *os.File) error {
+	if _, err := s.Checksum(); err != nil {
+		return err
+	}
+	end, err := s.SeekFromStart(0)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil && end != info.Size() {
+		err = fmt.Errorf("it has %d bytes after its end", info.Size()-end)
+	}
+	return err
 }
 
 // prefix keeps the first bytes of what is written to it: the two sizes at the

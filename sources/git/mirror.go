@@ -86,6 +86,10 @@ func (m *mirror) lock(ctx context.Context) (unlock func(), err error) {
 			return nil, fmt.Errorf("%w: the mirror is in use: %w", sources.ErrUnavailable, ctx.Err())
 		}
 	}
+	if err := m.create(); err != nil { // somebody may have removed it since
+		f.Close()
+		return nil, err
+	}
 	left, _ := filepath.Glob(filepath.Join(m.dir, "objects/pack/tmp_*"))
 	for _, path := range left {
 		os.Remove(path)
@@ -93,11 +97,10 @@ func (m *mirror) lock(ctx context.Context) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// receive writes the pack that fill produces, indexes it and makes it readable.
-// Nothing of it is visible before all of it is on disk. A fill that writes
-// nothing leaves nothing. check looks at a pack of somebody else's before its
-// objects are built; nil trusts it.
-func (m *mirror) receive(ctx context.Context, check func(*os.File) error, fill func(io.Writer) error) error {
+// receive writes the pack that fill produces and makes it readable with the index
+// that index gives. Nothing of it is visible before all of it is on disk. A fill
+// that writes nothing, and a pack of no objects, leave nothing.
+func (m *mirror) receive(ctx context.Context, index indexer, fill func(io.Writer) error) error {
 	dir := filepath.Join(m.dir, "objects", "pack")
 	f, err := os.CreateTemp(dir, "tmp_pack_")
 	if err != nil {
@@ -111,17 +114,12 @@ func (m *mirror) receive(ctx context.Context, check func(*os.File) error, fill f
 	if size, err := f.Seek(0, io.SeekEnd); err != nil || size == 0 {
 		return err
 	}
-	if check != nil {
-		if err := check(f); err != nil {
-			return err
-		}
-	}
-	index, sum, err := indexPack(ctx, f)
+	entries, sum, err := index(ctx, f)
 	if err != nil {
 		return err
 	}
-	if index == nil {
-		return nil
+	if n, err := entries.Count(); err != nil || n == 0 {
+		return err
 	}
 	if err := f.Sync(); err != nil {
 		return err
@@ -132,7 +130,7 @@ func (m *mirror) receive(ctx context.Context, check func(*os.File) error, fill f
 	}
 	defer os.Remove(idx.Name())
 	defer idx.Close()
-	if _, err := idxfile.NewEncoder(idx).Encode(index); err != nil {
+	if _, err := idxfile.NewEncoder(idx).Encode(entries); err != nil {
 		return err
 	}
 	if err := idx.Sync(); err != nil {
@@ -151,8 +149,11 @@ func (m *mirror) receive(ctx context.Context, check func(*os.File) error, fill f
 	return m.store.reload()
 }
 
+// indexer reads a pack and returns its index and its checksum.
+type indexer func(context.Context, *os.File) (*idxfile.MemoryIndex, plumbing.Hash, error)
+
 // indexPack reads a pack through, checks its checksum and every delta, and
-// returns its index; nil for a pack of no objects.
+// returns its index.
 func indexPack(ctx context.Context, f *os.File) (index *idxfile.MemoryIndex, sum plumbing.Hash, err error) {
 	if _, err = f.Seek(0, io.SeekStart); err != nil {
 		return nil, sum, err
@@ -172,13 +173,39 @@ func indexPack(ctx context.Context, f *os.File) (index *idxfile.MemoryIndex, sum
 	if ctx.Err() != nil {
 		return nil, sum, fmt.Errorf("%w: %w", sources.ErrUnavailable, ctx.Err())
 	}
-	if err != nil {
-		return nil, sum, fmt.Errorf("%w: the server sent a broken pack: %w", sources.ErrUnavailable, err)
+	return index, sum, err
+}
+
+// rewrite adds a pack with these objects of another store, or of this one. Every
+// object is known to be in it, whole, when it returns.
+func (m *mirror) rewrite(ctx context.Context, from *store, hashes []plumbing.Hash) error {
+	index := func(ctx context.Context, f *os.File) (*idxfile.MemoryIndex, plumbing.Hash, error) {
+		entries, sum, err := indexPack(ctx, f)
+		if err != nil {
+			return nil, sum, err
+		}
+		for _, h := range hashes {
+			// What is indexed is the hash of what was read.
+			if there, err := entries.Contains(h); err != nil || !there {
+				return nil, sum, fmt.Errorf("%w: object %s: its content has another hash", sources.ErrDamaged, h)
+			}
+		}
+		return entries, sum, nil
 	}
-	if n, err := index.Count(); err != nil || n == 0 {
-		return nil, sum, err
+	return asDamage(m.receive(ctx, index, func(w io.Writer) error { return from.encode(w, hashes) }))
+}
+
+// asDamage gives an error of reading packs its class: a full disk or too many open
+// files say nothing about the packs, what is missing or malformed does.
+func asDamage(err error) error {
+	var path *fs.PathError
+	switch {
+	case err == nil, errors.Is(err, sources.ErrDamaged), errors.Is(err, sources.ErrUnavailable):
+		return err
+	case errors.Is(err, fs.ErrNotExist), !errors.As(err, &path):
+		return fmt.Errorf("%w: %w", sources.ErrDamaged, err)
 	}
-	return index, sum, nil
+	return err
 }
 
 // No object takes fewer bytes in a pack: a header, and an empty zlib stream.

@@ -181,7 +181,7 @@ func files(t testing.TB, dir string) string {
 	return b.String()
 }
 
-// The beginning of row A-6: a server that never ends, or never begins, is left
+// Row A-6: a server that never ends, or never begins, is left
 // at the deadline.
 func TestDeadlinesCutTheNetwork(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts and says nothing
@@ -261,7 +261,7 @@ func TestDeadlinesCutTheNetwork(t *testing.T) {
 	}
 }
 
-// The limit of a transfer is kept and named (the beginning of row A-7).
+// Row A-7: the limit of a transfer is kept and named.
 func TestPackLimit(t *testing.T) {
 	p, _ := webPlace(t, gittest.HTTPOptions{})
 	p.repo.Write("main", map[string]string{"a": strings.Repeat("incompressible? ", 10) + fmt.Sprint(time.Now().UnixNano())})

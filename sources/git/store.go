@@ -1,16 +1,21 @@
 package git
 
 import (
+	"crypto/sha1"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
-	"math"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
+	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 	"github.com/go-git/go-git/v5/storage/filesystem/dotgit"
 
@@ -93,12 +98,19 @@ func (s *store) with(hash plumbing.Hash, read func(*filesystem.Storage) error) e
 	switch {
 	case err == nil, errors.Is(err, sources.ErrRefused), errors.Is(err, sources.ErrDamaged):
 		return err
+	case errors.Is(err, plumbing.ErrObjectNotFound) && s.indexed(hash): // so go-git calls a pack that ends too early
+		return fmt.Errorf("%w: object %s: its pack is cut", sources.ErrDamaged, hash)
 	case errors.Is(err, plumbing.ErrObjectNotFound), errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: %s", errMissing, hash)
 	case errors.As(err, &path): // no memory, no descriptors, no permission: the bytes may be fine
 		return fmt.Errorf("%w: mirror: %w", sources.ErrUnavailable, err)
 	}
 	return fmt.Errorf("%w: object %s: %w", sources.ErrDamaged, hash, err)
+}
+
+// indexed reports whether an index, or a file of its own, has the object.
+func (s *store) indexed(hash plumbing.Hash) bool {
+	return guard(func() error { return s.open().HasEncodedObject(hash) }) == nil
 }
 
 // guard turns a panic into an error: damaged packs lead go-git out of bounds.
@@ -134,12 +146,6 @@ func (s *store) read(kind plumbing.ObjectType, hash plumbing.Hash, limit int64) 
 	return data, err
 }
 
-// sound reads an object of any kind and size and checks its hash.
-func (s *store) sound(hash plumbing.Hash) error {
-	_, _, err := s.readAny(hash, math.MaxInt64)
-	return err
-}
-
 func (s *store) readAny(hash plumbing.Hash, limit int64) (data []byte, kind plumbing.ObjectType, err error) {
 	err = s.with(hash, func(o *filesystem.Storage) error {
 		size, err := o.EncodedObjectSize(hash)
@@ -147,6 +153,9 @@ func (s *store) readAny(hash plumbing.Hash, limit int64) (data []byte, kind plum
 			return err
 		}
 		if size > limit {
+			if err := checkEntry(s.dir, hash); err != nil {
+				return err
+			}
 			return fmt.Errorf("%w: %d bytes are more than the limit of %d", sources.ErrRefused, size, limit)
 		}
 		object, err := o.EncodedObject(plumbing.AnyObject, hash)
@@ -159,7 +168,7 @@ func (s *store) readAny(hash plumbing.Hash, limit int64) (data []byte, kind plum
 		}
 		defer r.Close()
 		kind = object.Type()
-		data, err = io.ReadAll(io.LimitReader(r, size+1)) // a header that lies gives another hash
+		data, err = io.ReadAll(io.LimitReader(r, size+1)) // a size that lies gives another hash
 		return err
 	})
 	if err != nil {
@@ -169,4 +178,83 @@ func (s *store) readAny(hash plumbing.Hash, limit int64) (data []byte, kind plum
 		return nil, kind, fmt.Errorf("%w: object %s: its content has another hash", sources.ErrDamaged, hash)
 	}
 	return data, kind, nil
+}
+
+// checkEntry compares the bytes that packs have for an object with the checksums
+// in their indexes: a size that is too large to read what has it, and compute the
+// hash, may be damage.
+func checkEntry(dir string, hash plumbing.Hash) error {
+	paths, err := filepath.Glob(filepath.Join(dir, "objects", "pack", "pack-*.idx"))
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		index, err := readIndex(path)
+		if err != nil {
+			return err
+		}
+		at, err := index.FindOffset(hash)
+		if err != nil {
+			continue // it is in another pack
+		}
+		want, err := index.FindCRC32(hash)
+		if err != nil {
+			return err
+		}
+		got, err := checksum(strings.TrimSuffix(path, "idx")+"pack", index, at)
+		if err != nil {
+			return err
+		}
+		if got != want {
+			return fmt.Errorf("%w: object %s: its bytes in %s have another checksum", sources.ErrDamaged, hash, filepath.Base(path))
+		}
+	}
+	return nil
+}
+
+// checksum computes the CRC-32 of the entry at an offset of a pack, which ends
+// where the next one begins, or the pack's own checksum.
+func checksum(path string, index *idxfile.MemoryIndex, at int64) (uint32, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	end := info.Size() - sha1.Size
+	entries, err := index.Entries()
+	if err != nil {
+		return 0, err
+	}
+	for {
+		e, err := entries.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		if next := int64(e.Offset); next > at {
+			end = min(end, next)
+		}
+	}
+	sum := crc32.NewIEEE()
+	if _, err := io.Copy(sum, io.NewSectionReader(f, at, end-at)); err != nil {
+		return 0, err
+	}
+	return sum.Sum32(), nil
+}
+
+// readIndex reads the index of a pack.
+func readIndex(path string) (*idxfile.MemoryIndex, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	index := idxfile.NewMemoryIndex()
+	return index, idxfile.NewDecoder(f).Decode(index)
 }

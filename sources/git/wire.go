@@ -44,6 +44,7 @@ type packRequest struct {
 
 const (
 	maxAdvertised = 64 << 20 // bytes: about half a million refs
+	maxTalk       = 4 << 20  // bytes of acknowledgements and progress around one pack
 	agent         = "gitopsd"
 )
 
@@ -52,10 +53,13 @@ const (
 // the server is broken or hostile (row A-4).
 func decodeRefs(r io.Reader) (*packp.AdvRefs, error) {
 	ar := packp.NewAdvRefs()
-	err := ar.Decode(io.LimitReader(r, maxAdvertised))
+	in := &io.LimitedReader{R: r, N: maxAdvertised}
+	err := ar.Decode(in)
 	var line *pktline.ErrorLine
 	switch {
 	case err == nil:
+	case in.N == 0:
+		return nil, fmt.Errorf("%w: the server lists more than %d MiB of refs (is the URL that of one repository?)", sources.ErrRefused, maxAdvertised/mib)
 	case errors.Is(err, packp.ErrEmptyAdvRefs):
 		return packp.NewAdvRefs(), nil
 	case errors.As(err, &line):
@@ -118,9 +122,13 @@ func bandOf(caps *capability.List) string {
 // decodePack reads the answer to encodeRequest and copies the pack to w.
 func decodePack(caps *capability.List, r io.Reader, w io.Writer) error {
 	s := pktline.NewScanner(r)
+	talk := &bounded{w: io.Discard, left: maxTalk, says: fmt.Errorf("%w: the server talks without end and sends no pack (is it a Git server, and well?)", sources.ErrUnavailable)}
 	for {
 		if !s.Scan() {
 			return scanError(s)
+		}
+		if err := talk.count(pktHead + len(s.Bytes())); err != nil {
+			return err
 		}
 		line := strings.TrimSpace(string(s.Bytes()))
 		if line == "NAK" || strings.HasPrefix(line, "ACK ") && len(strings.Fields(line)) == 2 {
@@ -138,6 +146,11 @@ func decodePack(caps *capability.List, r io.Reader, w io.Writer) error {
 		line := s.Bytes()
 		if len(line) == 0 {
 			return nil
+		}
+		if line[0] != 1 || len(line) == 1 {
+			if err := talk.count(pktHead + len(line)); err != nil {
+				return err
+			}
 		}
 		switch line[0] {
 		case 1:
@@ -187,16 +200,26 @@ func serverText(s string) string {
 	return s
 }
 
+// pktHead is the length of a line's length.
+const pktHead = 4
+
 // bounded fails a copy that grows beyond its limit.
 type bounded struct {
-	w     io.Writer
-	left  int64
-	limit int64
+	w    io.Writer
+	left int64
+	says error // of what is beyond
+}
+
+func (b *bounded) count(n int) error {
+	if b.left -= int64(n); b.left < 0 {
+		return b.says
+	}
+	return nil
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if b.left -= int64(len(p)); b.left < 0 {
-		return 0, fmt.Errorf("%w: the pack is larger than %d bytes (git.limits.packMiB)", sources.ErrRefused, b.limit)
+	if err := b.count(len(p)); err != nil {
+		return 0, err
 	}
 	return b.w.Write(p)
 }
