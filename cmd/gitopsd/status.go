@@ -20,7 +20,6 @@ type statusFlags struct {
 	watch, diff  bool
 	exitCode     bool
 	applications []string
-	known        watched // of --watch
 }
 
 func (c *cli) statusCommand() *cobra.Command {

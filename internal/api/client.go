@@ -52,6 +52,9 @@ type Client struct {
 	socket    string
 }
 
+// Socket returns the path of the socket that the client was made for.
+func (c *Client) Socket() string { return c.socket }
+
 // Close drops the connections.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +25,14 @@ func Serve(t testing.TB, b *Backend, roles api.Roles) string {
 func ServeBackend(t testing.TB, b api.Backend, audit api.Audit, roles api.Roles) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
+	ServeAt(t, socket, b, audit, roles)
+	return socket
+}
+
+// ServeAt is ServeBackend at a path. The server ends with the test, or when stop is
+// called, as a daemon does; another may then begin there.
+func ServeAt(t testing.TB, socket string, b api.Backend, audit api.Audit, roles api.Roles) (stop func()) {
+	t.Helper()
 	ln, err := api.Listen(socket, api.Access{})
 	if err != nil {
 		t.Fatal(err)
@@ -37,11 +46,12 @@ func ServeBackend(t testing.TB, b api.Backend, audit api.Audit, roles api.Roles)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- api.Serve(ctx, ln, handler, roles) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
-	return socket
+	t.Cleanup(stop)
+	return stop
 }
