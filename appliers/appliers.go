@@ -135,12 +135,15 @@ type Applier interface {
 	Apply(ctx context.Context, ops []Operation) []Result
 }
 
-// Watcher is the ability to notice drift without being asked.
+// Watcher is the ability to notice drift without being asked. Who arms the watch
+// before he looks misses nothing: what happens to an object after SetWatched or
+// UpdateWatched has returned is reported by each running Watch, or is a loss.
 type Watcher interface {
 	// Watch reports keys whose objects may have changed, until ctx ends. Which
 	// keys to watch is whatever SetWatched was last given. lost says that something
-	// was missed and everything has to be looked at; keys do not matter then. No
-	// keys and nothing lost is no news.
+	// was missed and everything has to be looked at; keys do not matter then. What
+	// is watched already when a Watch begins is a loss: nobody watched it before.
+	// No keys and nothing lost is no news.
 	Watch(ctx context.Context, changed func(keys []plan.Key, lost bool)) error
 	// SetWatched replaces the set of watched objects of an application.
 	SetWatched(application string, queries []Query)

@@ -97,7 +97,7 @@ type appState struct {
 	pending   map[plan.Key]time.Time // writes that complete by themselves: when to look
 	drift     map[plan.FieldRef]DriftedField
 	fights    contention
-	watched   bool // the targets were told what to watch
+	watching  watching
 	message   string
 	rounds    uint64
 	running   *running

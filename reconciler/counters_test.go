@@ -53,8 +53,10 @@ func TestCostFollowsTheChange(t *testing.T) {
 			t.Errorf("a poll without a change cost %+v, want one refs request", quiet)
 		}
 
-		s.commit(map[string]string{"web/050/o05000.yaml": thing("o05000", "2")})
-		small := s.cost("web", func() { s.pass(12 * time.Second) })
+		small := s.cost("web", func() { // the commit is seen at once
+			s.commit(map[string]string{"web/050/o05000.yaml": thing("o05000", "2")})
+			s.pass(12 * time.Second)
+		})
 		if small.files != 1 || small.judged != 1 || small.keys != 2 || small.applies != 1 || small.writes != 1 || small.rounds != 1 {
 			t.Errorf("a commit of one file cost %+v, want 1 file, 1 judged, 2 keys read (before and after), 1 write, 1 round", small)
 		}

@@ -227,19 +227,6 @@ func (a *app) desires(st *appState, k plan.Key) bool {
 	return ok
 }
 
-// watch tells the targets what to watch for this application.
-func (a *app) watch(st *appState, res roundResult) {
-	if res.accepted == nil || res.accepted == st.accepted {
-		return
-	}
-	if !st.watched || st.accepted == nil {
-		a.m.setWatched(a, res.accepted)
-	} else if len(res.delta) > 0 {
-		a.m.updateWatched(a, res.accepted, res.delta)
-	}
-	st.watched = true
-}
-
 // report writes the one log line of an applied revision; one that changed nothing
 // gets none.
 func (a *app) report(st *appState, res roundResult) {

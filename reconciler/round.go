@@ -25,6 +25,7 @@ type roundInput struct {
 	failures  map[plan.Key]failure
 	blocked   map[plan.Key]string
 	pending   map[plan.Key]time.Time
+	watching  watching
 	drift     map[plan.FieldRef]DriftedField
 	suspended bool
 	restore   bool      // look for the accepted revision of the record first
@@ -67,6 +68,7 @@ type roundResult struct {
 	blocked   map[plan.Key]string
 	pending   map[plan.Key]time.Time // when to look at asynchronous work again
 	unhealthy map[plan.Key]appliers.Health
+	watching  watching
 	cautions  map[plan.Key][]policies.Finding // what policies warned of, by each change that was judged
 	cautioned bool                            // these are about a whole revision
 	applied   int
@@ -140,7 +142,7 @@ func (r *round) run(ctx context.Context) {
 	r.out = roundResult{
 		heard:   r.m.registry.heard(r.app.Name),
 		attempt: r.attempt, record: r.record, accepted: r.accepted, judgedBy: r.judgedBy, observed: r.observed,
-		failures: r.failures, pending: map[plan.Key]time.Time{}, writers: map[plan.Key]string{},
+		watching: r.watching, failures: r.failures, pending: map[plan.Key]time.Time{}, writers: map[plan.Key]string{},
 		cautions: map[plan.Key][]policies.Finding{},
 	}
 	if r.restore {

@@ -204,6 +204,7 @@ func (r *round) observeCandidate(ctx context.Context, _ *Candidate) error {
 		r.full = true
 	}
 	r.setScope(dedupe(scope))
+	r.arm(r.candidate, r.delta)
 	r.observe(ctx, r.candidate)
 	return ctx.Err()
 }

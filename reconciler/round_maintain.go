@@ -25,6 +25,7 @@ func (r *round) maintain(ctx context.Context) {
 	}
 	r.phase(PhaseObserving)
 	r.setScope(dedupe(scope))
+	r.arm(r.accepted, nil)
 	r.observe(ctx, r.accepted)
 	r.phase(PhasePlanning)
 	p, err := r.build(r.accepted, r.scopeKeys())

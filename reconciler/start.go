@@ -85,7 +85,7 @@ func (a *app) input(st *appState, mail mail, now time.Time) roundInput {
 	in := roundInput{
 		app: a, head: a.m.head(a.Source), policy: a.m.policy(a.Policies), suspended: a.suspension() != nil,
 		record: st.record, accepted: st.accepted, judgedBy: st.judgedBy, observed: st.observed,
-		failures: maps.Clone(st.failures), blocked: st.blocked, pending: st.pending, force: mail.force, stuck: st.message,
+		failures: maps.Clone(st.failures), blocked: st.blocked, pending: st.pending, watching: st.watching, force: mail.force, stuck: st.message,
 		drift: maps.Clone(st.drift),
 	}
 	in.attempt = attempt{seq: in.head.seq, policies: in.policy.digest, control: a.controlVersion(), settings: a.Digest}

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/gitopsd/gitopsd/appliers"
@@ -50,6 +51,64 @@ func (m *Manager) keepWatching(ctx context.Context, t *target, w appliers.Watche
 	}
 }
 
+// watching says what the targets watch for an application: nothing, or what is
+// accepted, with some keys as a candidate has them.
+type watching struct {
+	on        bool
+	candidate []plan.Key
+	missed    []plan.Key // those that are accepted, but not watched where they are
+}
+
+// arm has the targets watch a state before it is looked at, so that nothing that
+// happens after the look is missed. Keys that go are watched until they are gone.
+func (r *round) arm(state *desiredState, delta []plan.Key) {
+	w := &r.out.watching
+	if !w.on {
+		r.m.setWatched(r.app, state)
+		w.on, w.candidate, w.missed = true, delta, r.elsewhere(state, delta)
+		return
+	}
+	coming := slices.DeleteFunc(slices.Clone(delta), func(k plan.Key) bool {
+		_, wanted := state.items.get(k)
+		return !wanted
+	})
+	if len(coming) > 0 {
+		r.m.updateWatched(r.app, state, coming)
+		w.candidate, w.missed = append(coming, w.candidate...), append(r.elsewhere(state, coming), w.missed...)
+	}
+}
+
+// elsewhere returns those keys that a state does not have where they are accepted.
+func (r *round) elsewhere(state *desiredState, keys []plan.Key) []plan.Key {
+	if r.accepted == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(keys), func(k plan.Key) bool {
+		there, accepted := r.accepted.items.get(k)
+		here, wanted := state.items.get(k)
+		return !accepted || wanted && here.Locator == there.Locator
+	})
+}
+
+// watch has the targets watch what is accepted after a round, and nothing else.
+func (a *app) watch(st *appState, res roundResult) {
+	keys, missed := res.watching.candidate, res.watching.missed
+	st.watching = watching{on: res.watching.on}
+	switch {
+	case !res.watching.on:
+	case res.accepted == nil:
+		a.m.setWatched(a, nil)
+		st.watching.on = false
+	case res.accepted != st.accepted:
+		a.m.updateWatched(a, res.accepted, dedupe(append(slices.Clone(res.delta), keys...)))
+	default:
+		a.m.updateWatched(a, res.accepted, dedupe(keys))
+		if len(missed) > 0 {
+			a.look(dedupe(missed))
+		}
+	}
+}
+
 // setWatched tells the targets of an application what to watch; a nil state is nothing.
 func (m *Manager) setWatched(a *app, state *desiredState) {
 	for name, t := range a.pipe.targets {
@@ -69,11 +128,11 @@ func watchQuery(k plan.Key, item desiredItem) appliers.Query {
 	return appliers.Query{Key: k, Locator: item.Locator, Desired: item.Object}
 }
 
-// updateWatched tells the targets of an application what changed in what they
-// are to watch. A target that takes no differences is told everything.
-func (m *Manager) updateWatched(a *app, state *desiredState, delta []plan.Key) {
+// updateWatched tells the targets of an application that they are to watch some
+// keys as a state has them. A target that takes no differences is told everything.
+func (m *Manager) updateWatched(a *app, state *desiredState, keys []plan.Key) {
 	set, gone := map[string][]appliers.Query{}, map[string][]plan.Key{}
-	for _, k := range delta {
+	for _, k := range keys {
 		if item, ok := state.items.get(k); ok {
 			set[k.Target] = append(set[k.Target], watchQuery(k, item))
 		} else {
@@ -114,15 +173,35 @@ func (m *Manager) noticed(t *target, keys []plan.Key, lost bool) {
 		}
 		return
 	}
-	byOwner := map[string][]plan.Key{}
+	for name, keys := range m.concerned(t, keys) {
+		m.look(name, keys)
+	}
+}
+
+// concerned returns, by application, the keys of those who own them or want them.
+func (m *Manager) concerned(t *target, keys []plan.Key) map[string][]plan.Key {
+	out := map[string][]plan.Key{}
+	var free []plan.Key
 	m.registry.mu.RLock()
 	for _, k := range keys {
 		if e, ok := m.registry.entries[k]; ok {
-			byOwner[e.Owner] = append(byOwner[e.Owner], k)
+			out[e.Owner] = append(out[e.Owner], k)
+		} else {
+			free = append(free, k)
 		}
 	}
 	m.registry.mu.RUnlock()
-	for owner, keys := range byOwner {
-		m.look(owner, keys)
+	if len(free) == 0 {
+		return out
 	}
+	for _, a := range m.apps() {
+		if state := m.registry.desire(a.Name).state; state != nil && a.pipe.targets[t.name] != nil {
+			for _, k := range free {
+				if _, wanted := state.items.get(k); wanted {
+					out[a.Name] = append(out[a.Name], k)
+				}
+			}
+		}
+	}
+	return out
 }

@@ -152,8 +152,14 @@ func watch(t *testing.T, h Harness) {
 	go func() {
 		ended <- watcher.Watch(running, func(keys []plan.Key, lost bool) { reports <- report{keys, lost} })
 	}()
-	// Change it again and again until the first report: a watch begins at some
-	// moment after the call.
+	select {
+	case r := <-reports:
+		if !r.lost {
+			t.Errorf("a Watch of what was watched before it began starts with a report of %v, want a loss", r.keys)
+		}
+	case <-running.Done():
+		t.Fatal("a Watch of what was watched before it began reports no loss")
+	}
 	reported := false
 	for variant := 2; !reported && running.Err() == nil; variant++ {
 		w.Put(t, h.Object(t, "x", variant%2+2))

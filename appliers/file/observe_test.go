@@ -188,6 +188,62 @@ func TestWatchFollowsDirectories(t *testing.T) {
 	}
 }
 
+// What happens once a change of the watch has returned is noticed, also when the
+// watch is busy while it is changed.
+func TestWatchIsInForceAtOnce(t *testing.T) {
+	h := newHost(t, "")
+	reports := make(chan []plan.Key, 1000)
+	var busy sync.Mutex
+	started(t, h.Applier, func(keys []plan.Key) {
+		reports <- keys
+		busy.Lock()
+		defer busy.Unlock()
+	})
+	before := file(t, h.path("before"), "x")
+	h.UpdateWatched("web", []appliers.Query{query(key(before), h.resolve(t, before))}, nil)
+	for i := range 6 {
+		dir := fmt.Sprintf("d%03d", i)
+		obj := file(t, h.path(dir+"/f"), "x")
+		q := query(key(obj), h.resolve(t, obj))
+		if err := os.Mkdir(h.path(dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		busy.Lock()
+		h.put(t, "before", dir)
+		select {
+		case <-reports:
+		case <-time.After(200 * time.Millisecond): // it is busy with an earlier one
+		}
+		changed := make(chan struct{})
+		go func() {
+			defer close(changed)
+			if i%2 == 0 {
+				h.UpdateWatched("web", []appliers.Query{q}, nil)
+			} else {
+				h.SetWatched("web", []appliers.Query{q, query(key(before), h.resolve(t, before))})
+			}
+			h.put(t, dir+"/f", "by hand")
+		}()
+		select {
+		case <-changed: // too early
+		case <-time.After(100 * time.Millisecond):
+		}
+		busy.Unlock()
+		<-changed
+		eventually(t, reports, func(int) {}, func(keys []plan.Key) bool { return keys == nil || slices.Contains(keys, key(obj)) })
+	}
+}
+
+// What is watched already when a watch begins is a loss: nobody has watched it.
+func TestWatchBeginsWithALoss(t *testing.T) {
+	h := newHost(t, "")
+	obj := file(t, h.path("f"), "x")
+	h.SetWatched("web", []appliers.Query{query(key(obj), h.resolve(t, obj))})
+	reports := make(chan []plan.Key, 10)
+	started(t, h.Applier, func(keys []plan.Key) { reports <- keys })
+	eventually(t, reports, func(int) {}, func(keys []plan.Key) bool { return keys == nil })
+}
+
 // inotifyWatches lists the watch descriptors of this process. The kernel never
 // gives a number out twice, so what is watched anew has a new one.
 func inotifyWatches(t *testing.T) map[string]bool {
@@ -289,21 +345,19 @@ func TestWatchOverflow(t *testing.T) {
 	obj := file(t, h.path("f"), "x")
 	h.SetWatched("web", []appliers.Query{query(key(obj), h.resolve(t, obj))})
 	reports, hold := make(chan []plan.Key, 100), make(chan struct{})
+	begun := make(chan struct{})
 	var once sync.Once
-	first := make(chan struct{})
 	started(t, h.Applier, func(keys []plan.Key) {
-		once.Do(func() { close(first) })
-		<-hold // a reader that is busy, while events pile up
+		busy := false
+		once.Do(func() { busy = true }) // by the loss of what was before the watch
+		if busy {
+			close(begun)
+			<-hold // while events pile up
+			return
+		}
 		reports <- keys
 	})
-	for begun := false; !begun; {
-		h.put(t, "f", "y")
-		select {
-		case <-first:
-			begun = true
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
+	<-begun
 	limit := 16384
 	if b, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events"); err == nil {
 		if _, err := fmt.Sscan(string(b), &limit); err != nil {

@@ -19,19 +19,26 @@ import (
 
 // watched is what applications want watched. It is safe for concurrent use.
 type watched struct {
-	mu    sync.Mutex
-	byApp map[string]map[plan.Key]string // application, key: path
-	at    map[string]map[plan.Key]int    // path, key: how many applications name it
-	paths map[string]int                 // path, and every directory above it: how many of byApp lead there
-	dirs  map[string]int                 // paths of directories that are watched themselves
-	// news holds, for each running Watch, the directories that it has to look at again.
-	news map[chan struct{}]map[string]bool
+	mu     sync.Mutex
+	byApp  map[string]map[plan.Key]string // application, key: path
+	at     map[string]map[plan.Key]int    // path, key: how many applications name it
+	paths  map[string]int                 // path, and every directory above it: how many of byApp lead there
+	dirs   map[string]int                 // paths of directories that are watched themselves
+	follow map[*follower]bool             // every running Watch
+}
+
+// follower is what one Watch has still to do. Its fields belong to the lock of watched.
+type follower struct {
+	kick    chan struct{}   // there is something to do
+	dirs    map[string]bool // the directories to look at again
+	waiting []chan struct{} // closed once they have been
+	lost    bool            // who waited for them did not wait to the end
 }
 
 func newWatched() *watched {
 	return &watched{
 		byApp: map[string]map[plan.Key]string{}, at: map[string]map[plan.Key]int{},
-		paths: map[string]int{}, dirs: map[string]int{}, news: map[chan struct{}]map[string]bool{},
+		paths: map[string]int{}, dirs: map[string]int{}, follow: map[*follower]bool{},
 	}
 }
 
@@ -96,53 +103,94 @@ func lessen[K comparable](counts map[K]int, k K) {
 
 // changed notes that the directories around a path have to be looked at again.
 func (w *watched) changed(p string) {
-	for _, dirs := range w.news {
-		dirs[p], dirs[path.Dir(p)] = true, true
+	for f := range w.follow {
+		f.dirs[p], f.dirs[path.Dir(p)] = true, true
 	}
 }
 
-func (w *watched) kick() {
-	for kick, dirs := range w.news {
-		if len(dirs) == 0 {
-			continue
-		}
+// armPatience is how long a change of what is to be watched waits until it is. A
+// directory on a file system that hangs must not hold up who asks; what was
+// missed meanwhile is then reported as a loss.
+const armPatience = 5 * time.Second
+
+// change makes a change of what is to be watched and returns when it is in force.
+func (w *watched) change(do func()) {
+	asked := w.ask(do)
+	timer := time.NewTimer(armPatience)
+	defer timer.Stop()
+	for f, armed := range asked {
 		select {
-		case kick <- struct{}{}:
-		default:
+		case <-armed:
+			delete(asked, f)
+		case <-timer.C:
+			w.giveUp(asked)
+			return
 		}
+	}
+}
+
+// ask makes a change and returns which Watches have to follow it, each with what
+// is closed once it has.
+func (w *watched) ask(do func()) map[*follower]chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	do()
+	asked := map[*follower]chan struct{}{}
+	for f := range w.follow {
+		if len(f.dirs) > 0 {
+			asked[f] = make(chan struct{})
+			f.waiting = append(f.waiting, asked[f])
+			f.wake()
+		}
+	}
+	return asked
+}
+
+// giveUp notes that nobody waits any more for Watches that are behind.
+func (w *watched) giveUp(behind map[*follower]chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for f := range behind {
+		f.lost = true
+		f.wake()
+	}
+}
+
+func (f *follower) wake() {
+	select {
+	case f.kick <- struct{}{}:
+	default:
 	}
 }
 
 // SetWatched implements appliers.Watcher.
 func (a *Applier) SetWatched(application string, queries []appliers.Query) {
 	w := a.watch
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	still := make(map[plan.Key]bool, len(queries))
-	for _, q := range queries {
-		still[q.Key] = true
-		w.set(application, q.Key, q.Locator)
-	}
-	for k := range w.byApp[application] {
-		if !still[k] {
-			w.drop(application, k)
+	w.change(func() {
+		still := make(map[plan.Key]bool, len(queries))
+		for _, q := range queries {
+			still[q.Key] = true
+			w.set(application, q.Key, q.Locator)
 		}
-	}
-	w.kick()
+		for k := range w.byApp[application] {
+			if !still[k] {
+				w.drop(application, k)
+			}
+		}
+	})
 }
 
 // UpdateWatched implements appliers.WatchUpdater. Its cost follows the difference.
 func (a *Applier) UpdateWatched(application string, set []appliers.Query, gone []plan.Key) {
 	w := a.watch
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, k := range gone {
-		w.drop(application, k)
-	}
-	for _, q := range set {
-		w.set(application, q.Key, q.Locator)
-	}
-	w.kick()
+	w.change(func() {
+		for _, k := range gone {
+			w.drop(application, k)
+		}
+		for _, q := range set {
+			w.set(application, q.Key, q.Locator)
+		}
+	})
 }
 
 // below reports whether something is watched below a path; the caller holds the lock.
@@ -210,25 +258,35 @@ func (w *watched) all() []string {
 }
 
 // join begins to note what changes for one Watch.
-func (w *watched) join(kick chan struct{}) {
+func (w *watched) join() *follower {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.news[kick] = map[string]bool{}
+	f := &follower{kick: make(chan struct{}, 1), dirs: map[string]bool{}, lost: len(w.at) > 0}
+	w.follow[f] = true
+	return f
 }
 
-func (w *watched) leave(kick chan struct{}) {
+func (w *watched) leave(f *follower) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.news, kick)
+	delete(w.follow, f)
+	tell(f.waiting)
 }
 
-// take returns the directories to look at again, and notes them as looked at.
-func (w *watched) take(kick chan struct{}) []string {
+// take returns the directories to look at again and who waits for that, and
+// whether something was missed. All of it counts as taken.
+func (w *watched) take(f *follower) (dirs []string, waiting []chan struct{}, lost bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	dirs := slices.Sorted(maps.Keys(w.news[kick]))
-	w.news[kick] = map[string]bool{}
-	return dirs
+	dirs, waiting, lost = slices.Sorted(maps.Keys(f.dirs)), f.waiting, f.lost
+	f.dirs, f.waiting, f.lost = map[string]bool{}, nil, false
+	return dirs, waiting, lost
+}
+
+func tell(waiting []chan struct{}) {
+	for _, armed := range waiting {
+		close(armed)
+	}
 }
 
 // gather is how long events are collected before they are reported together.
@@ -246,11 +304,11 @@ func (a *Applier) Watch(ctx context.Context, changed func(keys []plan.Key, lost 
 		return fmt.Errorf("watch files: %w", err)
 	}
 	defer n.Close()
-	kick := make(chan struct{}, 1)
-	a.watch.join(kick)
-	defer a.watch.leave(kick)
+	f := a.watch.join()
+	defer a.watch.leave(f)
 	g := &gathering{set: a.watch, notify: n, roots: a.roots, watching: map[string]bool{}, paths: map[string]bool{}}
 	g.follow(a.watch.all())
+	g.take(f)
 	g.due = g.pending()
 	timer := time.NewTimer(gather)
 	if !g.due {
@@ -261,8 +319,8 @@ func (a *Applier) Watch(ctx context.Context, changed func(keys []plan.Key, lost 
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-kick:
-			g.follow(a.watch.take(kick))
+		case <-f.kick:
+			g.take(f)
 		case e, ok := <-n.Events:
 			if !ok {
 				return errors.New("watch files: the notifier has ended")
@@ -313,6 +371,14 @@ func (g *gathering) event(e fsnotify.Event) {
 		}
 		g.follow(g.set.all())
 	}
+}
+
+// take does what one Watch has still to do.
+func (g *gathering) take(f *follower) {
+	dirs, waiting, lost := g.set.take(f)
+	g.follow(dirs)
+	g.lost = g.lost || lost
+	tell(waiting)
 }
 
 func (g *gathering) drop(dir string) {

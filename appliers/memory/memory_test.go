@@ -281,8 +281,8 @@ func TestWatchReportsHandsAndLoss(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		<-ended
-		if len(reports) != 1 || len(reports[0]) != 1 || reports[0][0].ID.Name != "x" || losses != 1 {
-			t.Errorf("reports %v and %d losses, want x and then a loss", reports, losses)
+		if len(reports) != 1 || len(reports[0]) != 1 || reports[0][0].ID.Name != "x" || losses != 2 {
+			t.Errorf("reports %v and %d losses, want a loss of what was before, x, and a loss", reports, losses)
 		}
 		if world.Watches() != 0 {
 			t.Errorf("%d watches left", world.Watches())

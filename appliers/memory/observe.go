@@ -36,6 +36,9 @@ func (a *Applier) Observe(ctx context.Context, queries []appliers.Query) (map[pl
 			reasons[i] = f.Unread(q.Key)
 		}
 	}
+	if f.Answered != nil {
+		defer f.Answered()
+	}
 	a.world.mu.Lock()
 	defer a.world.mu.Unlock()
 	a.world.count.Observes++

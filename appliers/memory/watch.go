@@ -87,6 +87,9 @@ func (a *Applier) Watch(ctx context.Context, changed func(keys []plan.Key, lost 
 	a.world.mu.Lock()
 	a.world.subs[s] = true
 	a.world.mu.Unlock()
+	if a.watches() {
+		changed(nil, true)
+	}
 	defer func() {
 		a.world.mu.Lock()
 		defer a.world.mu.Unlock()
@@ -107,6 +110,18 @@ func (a *Applier) Watch(ctx context.Context, changed func(keys []plan.Key, lost 
 			changed(keys, false)
 		}
 	}
+}
+
+// watches reports whether anything is watched.
+func (a *Applier) watches() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, keys := range a.watched {
+		if len(keys) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (a *Applier) keysAt(locators map[string]bool) []plan.Key {
