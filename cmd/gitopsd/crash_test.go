@@ -3,16 +3,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,9 +20,6 @@ import (
 
 	apiv1 "github.com/gitopsd/gitopsd/api/gitopsd/v1alpha1"
 
-	"connectrpc.com/connect"
-
-	"github.com/gitopsd/gitopsd/internal/api"
 	"github.com/gitopsd/gitopsd/internal/effect"
 	"github.com/gitopsd/gitopsd/internal/gittest"
 )
@@ -142,7 +136,7 @@ type life struct {
 	fates  int
 	steps  []string // what happened since the last check, for the failure
 	canary map[string]string
-	log    *bytes.Buffer
+	daemon *daemonProcess
 }
 
 const crashConfig = `
@@ -213,8 +207,10 @@ func (l *life) must(err error) {
 
 func (l *life) host(p string) string { return filepath.Join(l.dir, "host", p) }
 
+func (l *life) path(name string) string { return filepath.Join(l.dir, name) }
+
 func (l *life) write(name, content string) {
-	l.must(os.WriteFile(filepath.Join(l.dir, name), []byte(content), 0o644))
+	l.must(os.WriteFile(l.path(name), []byte(content), 0o644))
 }
 
 // identity is what changes when somebody writes a file or replaces it.
@@ -228,18 +224,11 @@ func (l *life) identity(p string) string {
 // die lets the repository and the host move, ends a daemon in the middle of it,
 // and checks what the next one makes of it.
 func (l *life) die() {
-	l.steps = nil
-	for range 1 + l.r.IntN(4) {
-		l.edit()
-	}
-	l.commit()
-	for range l.r.IntN(3) {
-		l.touch()
-	}
+	declared, lying := l.move()
 	point, where, limit := l.fate()
 	l.steps = append(l.steps, "failpoint "+point)
-	d := l.start(failpointEnv + "=" + point)
-	finished, died := d.ends(limit, l.converge)
+	d := l.start([]string{failpointEnv + "=" + point})
+	finished, died := d.ends(l.t.Context(), limit, l.converge)
 	switch {
 	case died: // where it was meant to
 	case finished: // the place is passed less often; it ends when all is done
@@ -251,14 +240,41 @@ func (l *life) die() {
 	l.deaths.add(where)
 
 	l.steps = append(l.steps, "died "+where)
-	d = l.start("")
+	l.between(declared, lying)
+	l.recover()
+}
+
+// recover starts the next daemon, undisturbed, and checks what it makes of what
+// the last one left.
+func (l *life) recover() {
+	l.t.Helper()
+	d := l.start(nil)
 	ctx, cancel := context.WithTimeout(l.t.Context(), time.Minute)
 	defer cancel()
 	if err := l.converge(ctx); err != nil {
-		l.must(fmt.Errorf("the next daemon does not converge: %w\n%s", err, l.log))
+		l.must(fmt.Errorf("the next daemon does not converge: %w\n%s", err, d.said()))
 	}
-	l.check(ctx)
+	l.check()
+	if err := verifyAudit(ctx, l.dir); err != nil {
+		l.must(err)
+	}
 	d.kill()
+}
+
+// move lets the repository and the host move. It returns what the host may show
+// besides the new revision until it has that: how it was declared before, which
+// drift is healed to, and how it lies there.
+func (l *life) move() (declared, lying map[string]string) {
+	l.steps = nil
+	declared = l.desired()
+	for range 1 + l.r.IntN(4) {
+		l.edit()
+	}
+	l.commit()
+	for range l.r.IntN(3) {
+		l.touch()
+	}
+	return declared, l.tree()
 }
 
 // idle is an end after all work was done, which counts for less.
@@ -281,87 +297,20 @@ func (l *life) fate() (point, where string, limit time.Duration) {
 	return fmt.Sprintf("%s:%d:%s", name, nth, when), string(name) + " " + when, time.Minute
 }
 
-// victim is one daemon.
-type victim struct {
-	l    *life
-	cmd  *exec.Cmd
-	gone chan struct{}
-}
-
-func (l *life) start(env string) *victim {
-	p := &victim{l: l, gone: make(chan struct{})}
-	p.cmd = exec.Command("gitopsd", "run", "--config="+filepath.Join(l.dir, "gitopsd.yaml"),
-		"--state-dir="+filepath.Join(l.dir, "state"), "--socket="+l.socket(), "--metrics-address=")
-	p.cmd.Env = append(os.Environ(), env)
-	l.log = &bytes.Buffer{}
-	p.cmd.Stdout, p.cmd.Stderr = l.log, l.log
-	l.must(p.cmd.Start())
-	go func() {
-		_ = p.cmd.Wait() // killed, as asked for
-		close(p.gone)
-	}()
+// start starts a daemon, with more in its environment and, if they are given,
+// under the program and arguments of a wrapper.
+func (l *life) start(env []string, wrapper ...string) *daemonProcess {
+	p, err := launch(l.dir, env, wrapper...)
+	l.must(err)
+	l.daemon = p
 	return p
-}
-
-func (l *life) socket() string { return filepath.Join(l.dir, "s") }
-
-// ends does work until it is finished, the daemon has died by itself, or limit
-// has passed.
-func (p *victim) ends(limit time.Duration, work func(context.Context) error) (finished, died bool) {
-	ctx, cancel := context.WithTimeout(p.l.t.Context(), limit)
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- work(ctx) }()
-	select {
-	case <-p.gone:
-		cancel()
-		<-done
-		return false, true
-	case err := <-done:
-		return err == nil, false
-	}
-}
-
-func (p *victim) kill() {
-	_ = p.cmd.Process.Kill() // it may be gone already
-	<-p.gone
 }
 
 // converge asks for a round and waits until both applications are in step with
 // the branch.
-func (l *life) converge(ctx context.Context) (err error) {
+func (l *life) converge(ctx context.Context) error {
 	head := l.repo.Ref("refs/heads/main")
-	var client *api.Client
-	for client == nil {
-		if client, err = api.Dial(ctx, l.socket()); err == nil {
-			break
-		}
-		if !l.pause(ctx) {
-			return err
-		}
-	}
-	defer client.Close()
-	asked := false
-	for {
-		if !asked {
-			_, err = client.Sync(ctx, connect.NewRequest(&apiv1.SyncRequest{}))
-			asked = err == nil
-		}
-		var res *connect.Response[apiv1.GetStatusResponse]
-		if res, err = client.GetStatus(ctx, connect.NewRequest(&apiv1.GetStatusRequest{})); err == nil {
-			if err = l.settled(res.Msg.GetApplications(), head); err == nil {
-				return nil
-			}
-		}
-		if !l.pause(ctx) {
-			return err
-		}
-	}
-}
-
-func (l *life) pause(ctx context.Context) bool {
-	pause(5 * time.Millisecond)
-	return ctx.Err() == nil
+	return watchStatus(ctx, l.dir, true, func(apps []*apiv1.ApplicationStatus) error { return l.settled(apps, head) })
 }
 
 // settled says what is missing until everything is as head wants it.
@@ -385,8 +334,9 @@ func (l *life) settled(apps []*apiv1.ApplicationStatus, head string) error {
 	return nil
 }
 
-// check compares the host with the model.
-func (l *life) check(ctx context.Context) {
+// desired is what the host has to be, in the form of tree. It fails if a file
+// outside of it was touched.
+func (l *life) desired() map[string]string {
 	l.t.Helper()
 	want := map[string]string{}
 	for _, x := range l.things {
@@ -405,23 +355,42 @@ func (l *life) check(ctx context.Context) {
 		}
 		want[p] = "file 0640 not ours"
 	}
-	have := l.tree()
+	return want
+}
+
+// between fails unless everything on the host is as it was before or as it is to
+// be: nothing halfway, and nothing else but temporary files (GR-FS1).
+func (l *life) between(declared, lying map[string]string) {
+	l.t.Helper()
+	want, have := l.desired(), l.tree()
+	all := map[string]string{}
+	for _, m := range []map[string]string{declared, lying, want, have} {
+		maps.Copy(all, m)
+	}
+	for p := range all {
+		allowed := []string{declared[p], lying[p], want[p]}
+		if strings.HasPrefix(want[p], "directory ") {
+			allowed = append(allowed, "directory 0700") // new, and nobody else's until its owner is set
+		}
+		if !slices.Contains(allowed, have[p]) && !strings.HasPrefix(filepath.Base(p), ".gitopsd-tmp-") {
+			l.must(fmt.Errorf("%s is %q, and was %q, declared as %q before and as %q now\n%s",
+				p, have[p], lying[p], declared[p], want[p], l.daemon.said()))
+		}
+	}
+}
+
+// check compares the host with the model.
+func (l *life) check() {
+	l.t.Helper()
+	want, have := l.desired(), l.tree()
 	for _, p := range slices.Sorted(maps.Keys(want)) {
 		if have[p] != want[p] {
-			l.must(fmt.Errorf("%s is %q, want %q\n%s", p, have[p], want[p], l.log))
+			l.must(fmt.Errorf("%s is %q, want %q\n%s", p, have[p], want[p], l.daemon.said()))
 		}
 		delete(have, p)
 	}
 	if len(have) > 0 {
-		l.must(fmt.Errorf("nobody declared %v\n%s", have, l.log))
-	}
-	client, err := api.Dial(ctx, l.socket())
-	l.must(err)
-	defer client.Close()
-	res, err := client.VerifyAudit(ctx, connect.NewRequest(&apiv1.VerifyAuditRequest{}))
-	l.must(err)
-	if res.Msg.GetError() != "" {
-		l.must(errors.New(res.Msg.GetError()))
+		l.must(fmt.Errorf("nobody declared %v\n%s", have, l.daemon.said()))
 	}
 }
 

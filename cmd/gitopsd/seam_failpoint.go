@@ -18,7 +18,8 @@ import (
 const (
 	// failpointEnv says where this process ends: NAME:N:WHEN, with the name of an
 	// effect or * for any, the how manieth of that name (from 1), and before or
-	// after it. "error" instead of them lets the effect fail with EIO unrun.
+	// after it. "error" instead of them lets the effect fail with EIO unrun, and
+	// "panic" has it panic.
 	failpointEnv = "GITOPSD_FAILPOINT"
 	// journalEnv names a file to which every effect's name is appended before it runs.
 	journalEnv = "GITOPSD_EFFECT_JOURNAL"
@@ -66,10 +67,12 @@ func newSeam() (effect.Seam, error) {
 			die()
 		case "error":
 			return fmt.Errorf("%s %s: failpoint: %w", name, key, unix.EIO)
+		case "panic":
+			panic(fmt.Sprintf("%s %s: failpoint", name, key))
 		}
-		err := do()
+		_ = do() // nobody is left to hear of it
 		die()
-		return err
+		return nil
 	}, nil
 }
 
@@ -85,7 +88,7 @@ func parseFailpoint(text string) (failpoint, error) {
 	}
 	parts := strings.Split(text, ":")
 	if len(parts) != 3 {
-		return failpoint{}, fmt.Errorf("%s=%q: want NAME:N:before, after or error", failpointEnv, text)
+		return failpoint{}, fmt.Errorf("%s=%q: want NAME:N:before, after, error or panic", failpointEnv, text)
 	}
 	p := failpoint{name: effect.Name(parts[0]), when: parts[2]}
 	if p.name == "*" {

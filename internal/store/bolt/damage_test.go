@@ -3,6 +3,7 @@ package bolt_test
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"github.com/gitopsd/gitopsd/internal/store"
 	"github.com/gitopsd/gitopsd/internal/store/bolt"
 )
+
+var damageFiles = flag.Int("damage.files", 320, "how many files TestDamagedFile damages, and eight times what TestDamageWhileOpen does")
 
 // content lists a store as text, so that two can be compared.
 func content(t *testing.T, s store.Store) string {
@@ -140,7 +143,7 @@ func page(b []byte, i int) []byte { return b[i*pageSize : (i+1)*pageSize] }
 // damaged. It never panics and never shows anything else.
 func TestDamagedFile(t *testing.T) {
 	sp := grow(t)
-	const each = 40 // 320 files in all
+	each := *damageFiles / len(damages)
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
 			found := 0
@@ -201,7 +204,7 @@ func TestDamageWhileOpen(t *testing.T) {
 	for line := range strings.Lines(sp.after) {
 		want[line] = true
 	}
-	for seed := range uint64(40) {
+	for seed := range uint64(*damageFiles / 8) {
 		path := filepath.Join(t.TempDir(), "store.db")
 		if err := os.WriteFile(path, sp.end, 0o600); err != nil {
 			t.Fatal(err)
