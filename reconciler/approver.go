@@ -38,7 +38,7 @@ func (a *app) checkAuthor(ctx context.Context, by Approver, revision string) (ow
 	}
 	commit, err := history.Commit(ctx, revision)
 	if err != nil {
-		return false, fmt.Errorf("application %s: %w: the author of %s cannot be told: %w; try again", a.Name, ErrPrecondition, shortRevision(revision), err)
+		return false, hinted(fmt.Errorf("application %s: %w: the author of %s cannot be told: %w", a.Name, ErrPrecondition, shortRevision(revision), err), "try again")
 	}
 	if !by.wrote(commit.Author) {
 		return false, nil
@@ -46,6 +46,7 @@ func (a *app) checkAuthor(ctx context.Context, by Approver, revision string) (ow
 	if a.AllowAuthor {
 		return true, nil
 	}
-	return true, fmt.Errorf("application %s: %w: %s is the author of %s (%s <%s>), and somebody else is to approve; let another approver do it, or set spec.approval.allowAuthor of the application",
+	err = fmt.Errorf("application %s: %w: %s is the author of %s (%s <%s>), and somebody else is to approve",
 		a.Name, ErrPrecondition, by.Name, shortRevision(revision), commit.Author.Name, commit.Author.Email)
+	return true, hinted(err, "let another approver do it, or set spec.approval.allowAuthor of the application")
 }

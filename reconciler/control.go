@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/gitopsd/gitopsd/appliers"
@@ -24,6 +25,24 @@ var (
 	// ErrInvalid: the request itself is wrong, as a reason that is missing.
 	ErrInvalid = errors.New("invalid request")
 )
+
+// HintError is an error with what to do about it, which who shows it may set apart.
+type HintError struct {
+	Err  error
+	Hint string // not empty
+}
+
+// Error returns "what is wrong; what to do".
+func (e *HintError) Error() string { return e.Err.Error() + "; " + e.Hint }
+
+// Unwrap returns what is wrong.
+func (e *HintError) Unwrap() error { return e.Err }
+
+func hinted(err error, format string, args ...any) error {
+	return &HintError{err, fmt.Sprintf(format, args...)}
+}
+
+var errNoReason = hinted(fmt.Errorf("%w: there is no reason", ErrInvalid), "say why with --why")
 
 // ObjectView is what is known of one object.
 type ObjectView struct {

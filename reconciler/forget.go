@@ -16,7 +16,7 @@ import (
 // nothing is forgotten. Who desires one of them later has to adopt it.
 func (m *Manager) Forget(ctx context.Context, by, application string, objects []string, why string) ([]string, error) {
 	if why == "" {
-		return nil, fmt.Errorf("%w: say why with --why", ErrInvalid)
+		return nil, errNoReason
 	}
 	keys, err := m.forgettable(application, objects)
 	if err != nil {
@@ -75,8 +75,8 @@ func (m *Manager) forgettable(application string, objects []string) ([]plan.Key,
 }
 
 func notLeft(application string, k plan.Key) error {
-	return fmt.Errorf("application %s: %w: %s was not left behind; only what gitopsd status %s --diff lists as orphaned can be forgotten",
-		application, ErrPrecondition, k, application)
+	return hinted(fmt.Errorf("application %s: %w: %s was not left behind", application, ErrPrecondition, k),
+		"only what gitopsd status %s --diff lists as orphaned can be forgotten", application)
 }
 
 // noteForgotten writes a line of the history. Its key follows that of the newest

@@ -434,7 +434,7 @@ func (s *source) accept(ctx context.Context, revision string) (string, error) {
 	case refused == "":
 		return "", fmt.Errorf("source %s: %w: no rewritten history waits to be accepted", s.Name, ErrPrecondition)
 	case revision != "" && revision != refused && (len(revision) < acceptPrefix || !strings.HasPrefix(refused, revision)):
-		return "", fmt.Errorf("source %s: %w: the refused revision is %q; look at it first and name that one", s.Name, ErrPrecondition, refused)
+		return "", hinted(fmt.Errorf("source %s: %w: the refused revision is %q", s.Name, ErrPrecondition, refused), "look at it first and name that one")
 	}
 	rec.Accept = refused
 	if err := s.save(ctx, rec); err != nil {

@@ -85,7 +85,7 @@ func (a *app) steer(ctx context.Context, change func(*control) error) error {
 // Observing and reporting go on.
 func (m *Manager) Suspend(ctx context.Context, by, application string, all bool, why string, until time.Time) ([]string, error) {
 	if why == "" {
-		return nil, fmt.Errorf("%w: say why with --why", ErrInvalid)
+		return nil, errNoReason
 	}
 	now := m.opts.Now()
 	if !until.IsZero() && !until.After(now) {
@@ -156,17 +156,17 @@ func (m *Manager) Approve(ctx context.Context, by Approver, application, digest,
 		return Approval{}, err
 	}
 	if why == "" {
-		return Approval{}, fmt.Errorf("%w: say why with --why", ErrInvalid)
+		return Approval{}, errNoReason
 	}
 	if digest == "" {
-		return Approval{}, fmt.Errorf("%w: name the digest of what you approve; look at it first with: gitopsd diff %s", ErrInvalid, application)
+		return Approval{}, hinted(fmt.Errorf("%w: name the digest of what you approve", ErrInvalid), "look at it first with: gitopsd diff %s", application)
 	}
 	held := m.status(a).Candidate
 	if held == nil || held.State != CandidateHeld {
 		return Approval{}, fmt.Errorf("application %s: %w: nothing waits for an approval", application, ErrPrecondition)
 	}
 	if digest != held.Digest {
-		return Approval{}, fmt.Errorf("application %s: %w: what waits has changed since you looked; look again with: gitopsd diff %s", application, ErrPrecondition, application)
+		return Approval{}, hinted(fmt.Errorf("application %s: %w: what waits has changed since you looked", application, ErrPrecondition), "look again with: gitopsd diff %s", application)
 	}
 	own, err := a.checkAuthor(ctx, by, held.Revision)
 	if err != nil {
@@ -204,7 +204,7 @@ func (m *Manager) AcceptHistory(ctx context.Context, by, application, revision, 
 		return "", "", err
 	}
 	if why == "" {
-		return "", "", fmt.Errorf("%w: say why with --why", ErrInvalid)
+		return "", "", errNoReason
 	}
 	s := m.source(a.Source)
 	accepted, err := s.accept(ctx, revision)

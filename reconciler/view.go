@@ -188,9 +188,9 @@ func find(keys []plan.Key, application, ref string) (plan.Key, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return plan.Key{}, fmt.Errorf("application %s: %w: %q; list them with: gitopsd get %s", application, ErrUnknownObject, ref, application)
+		return plan.Key{}, hinted(fmt.Errorf("application %s: %w: %q", application, ErrUnknownObject, ref), "list them with: gitopsd get %s", application)
 	default:
-		return plan.Key{}, fmt.Errorf("application %s: %w: %q fits %d objects: %s; name one of them whole", application, ErrAmbiguous, ref, len(found), someKeys(found))
+		return plan.Key{}, hinted(fmt.Errorf("application %s: %w: %q fits %d objects: %s", application, ErrAmbiguous, ref, len(found), someKeys(found)), "name one of them whole")
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/gitopsd/gitopsd/internal/api"
 	"github.com/gitopsd/gitopsd/internal/api/apitest"
+	"github.com/gitopsd/gitopsd/reconciler"
 )
 
 var updateGolden = flag.Bool("update", false, "rewrite golden files")
@@ -263,8 +264,30 @@ func TestViewerIsTold(t *testing.T) {
 	viewer := api.Roles{Users: map[uint32]api.Role{uint32(os.Geteuid()): api.RoleViewer}}
 	socket := apitest.Serve(t, apitest.Sample(), viewer)
 	_, errOut, code := runCLI(t, streams{}, "sync", "--socket", socket)
-	if code != exitDenied || !strings.Contains(errOut, "has role viewer and this needs operator") {
+	if code != exitDenied || !strings.Contains(errOut, "has role viewer and this needs operator\n") ||
+		!strings.Contains(errOut, "\nhint: ask who runs the daemon to grant it (gitopsd run --operator-user or --operator-group)\n") {
 		t.Errorf("exit %d: %s", code, errOut)
+	}
+}
+
+// TestHintOfTheDaemon: the daemon's own hint is printed as one, and a message that
+// only looks as if it held advice does not keep the general one away.
+func TestHintOfTheDaemon(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{&reconciler.HintError{Err: fmt.Errorf("application web: %w: it moved", reconciler.ErrPrecondition), Hint: "look again with: gitopsd diff web"},
+			"error: application web: not possible now: it moved\nhint: look again with: gitopsd diff web\n"},
+		{fmt.Errorf("application web: %w: it moved; twice", reconciler.ErrPrecondition),
+			"error: application web: not possible now: it moved; twice\nhint: gitopsd status shows where things stand\n"},
+	} {
+		b := apitest.Sample()
+		b.Err = tt.err
+		socket := apitest.Serve(t, b, approvers())
+		if _, errOut, code := runCLI(t, streams{}, "accept-history", "web", "--why", "x", "--socket", socket); code != exitNotNow || errOut != tt.want {
+			t.Errorf("exit %d: %s\nwant %s", code, errOut, tt.want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,12 +87,9 @@ func (c *cli) explain(err error) (code int, message, hint string) {
 		}
 	case errors.As(err, &fromServer):
 		o := outcomes[fromServer.Code()]
-		message, hint = fromServer.Message(), o.hint
+		message, hint = fromServer.Message(), cmp.Or(api.HintOf(err), o.hint)
 		if o.code != 0 {
 			code = o.code
-		}
-		if strings.Contains(message, "; ") {
-			hint = "" // the message says what to do
 		}
 	}
 	var h hintError

@@ -435,6 +435,33 @@ func TestBackendErrors(t *testing.T) {
 	}
 }
 
+// TestHintsAreApart: what to do about an error travels beside the message, and is
+// not read out of it.
+func TestHintsAreApart(t *testing.T) {
+	for _, tt := range []struct {
+		err           error
+		message, hint string
+	}{
+		{&reconciler.HintError{Err: fmt.Errorf("%w: it moved; twice", reconciler.ErrPrecondition), Hint: "look again"}, "not possible now: it moved; twice", "look again"},
+		{fmt.Errorf("application held: %w", &reconciler.HintError{Err: reconciler.ErrPrecondition, Hint: "caf\xe9"}), "application held: not possible now", "caf\ufffd"},
+		{fmt.Errorf("%w: it moved; twice", reconciler.ErrPrecondition), "not possible now: it moved; twice", ""},
+	} {
+		b := apitest.Sample()
+		b.Err = tt.err
+		c := dial(t, b, api.RoleApprover)
+		_, err := call(t, c.Approve, &pb.ApproveRequest{Application: "held", Digest: "x", Why: "x"})
+		var got *connect.Error
+		if !errors.As(err, &got) || got.Code() != connect.CodeFailedPrecondition || got.Message() != tt.message || api.HintOf(err) != tt.hint {
+			t.Errorf("%v, hint %q; want %q, %q", err, api.HintOf(err), tt.message, tt.hint)
+		}
+	}
+	c := dial(t, apitest.Sample(), api.RoleViewer)
+	_, err := call(t, c.Sync, &pb.SyncRequest{})
+	if connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(api.HintOf(err), "--operator-group") || strings.Contains(err.Error(), "; ") {
+		t.Errorf("%v, hint %q", err, api.HintOf(err))
+	}
+}
+
 // TestBrokenTextIsSent: a commit message in another encoding does not make the
 // status of everything unreadable (row B-32).
 func TestBrokenTextIsSent(t *testing.T) {

@@ -33,15 +33,15 @@ var routes = map[string]Role{
 func authorize(ctx context.Context, procedure string) error {
 	p, ok := principalFrom(ctx)
 	if !ok {
-		return connect.NewError(connect.CodeUnauthenticated, fmt.Errorf("%s: the connection does not say who is calling; use the Unix socket", procedure))
+		return hinted(connect.CodeUnauthenticated, fmt.Errorf("%s: the connection does not say who is calling", procedure), "use the Unix socket of the daemon")
 	}
 	need, ok := routes[procedure]
 	if !ok {
 		return connect.NewError(connect.CodePermissionDenied, fmt.Errorf("%s: no role is set for this call", procedure))
 	}
 	if p.Role < need {
-		return connect.NewError(connect.CodePermissionDenied,
-			fmt.Errorf("%s has role %s and this needs %s; ask who runs the daemon to grant it (gitopsd run --%s-user or --%s-group)", p.Name, p.Role, need, need, need))
+		return hinted(connect.CodePermissionDenied, fmt.Errorf("%s has role %s and this needs %s", p.Name, p.Role, need),
+			fmt.Sprintf("ask who runs the daemon to grant it (gitopsd run --%s-user or --%s-group)", need, need))
 	}
 	return nil
 }

@@ -3,9 +3,11 @@ package api
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"connectrpc.com/connect"
 
+	pb "github.com/gitopsd/gitopsd/api/gitopsd/v1alpha1"
 	"github.com/gitopsd/gitopsd/reconciler"
 	"github.com/gitopsd/gitopsd/sources"
 )
@@ -26,8 +28,8 @@ var codes = []struct {
 	{context.DeadlineExceeded, connect.CodeDeadlineExceeded},
 }
 
-// toCode gives an error of the backend its code. What the table does not know
-// is internal. Nil stays nil.
+// toCode gives an error of the backend its code, and sets what to do about it
+// apart as a detail. What the table does not know is internal. Nil stays nil.
 func toCode(err error) error {
 	if err == nil {
 		return nil
@@ -36,10 +38,42 @@ func toCode(err error) error {
 	if errors.As(err, &coded) {
 		return err
 	}
+	code := connect.CodeInternal
 	for _, c := range codes {
 		if errors.Is(err, c.err) {
-			return connect.NewError(c.code, err)
+			code = c.code
+			break
 		}
 	}
-	return connect.NewError(connect.CodeInternal, err)
+	var known *reconciler.HintError
+	if !errors.As(err, &known) {
+		return connect.NewError(code, err)
+	}
+	return hinted(code, errors.New(strings.TrimSuffix(err.Error(), "; "+known.Hint)), known.Hint)
+}
+
+// hinted is an error with what to do about it.
+func hinted(code connect.Code, err error, hint string) error {
+	out := connect.NewError(code, err)
+	if detail, err := connect.NewErrorDetail(&pb.ErrorHint{Hint: replaced(hint)}); err == nil {
+		out.AddDetail(detail)
+	}
+	return out
+}
+
+// HintOf returns what the daemon says is to be done about an error that it
+// answered with, or "".
+func HintOf(err error) string {
+	var fromServer *connect.Error
+	if !errors.As(err, &fromServer) {
+		return ""
+	}
+	for _, detail := range fromServer.Details() {
+		if value, err := detail.Value(); err == nil {
+			if hint, ok := value.(*pb.ErrorHint); ok {
+				return hint.Hint
+			}
+		}
+	}
+	return ""
 }

@@ -53,7 +53,7 @@ func TestCallersOfTheHost(t *testing.T) {
 			client := apitest.ClientAs(t, socket, c.who)
 			res, err := client.Info(context.Background(), connect.NewRequest(&pb.InfoRequest{}))
 			if c.want == "" {
-				if connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "--viewer-group") {
+				if connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(api.HintOf(err), "--viewer-group") {
 					t.Errorf("%v, want a refusal that says how to get a role", err)
 				}
 				return

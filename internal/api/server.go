@@ -111,7 +111,7 @@ func (s *server) GetStatus(_ context.Context, req *connect.Request[pb.GetStatusR
 
 func checkNames(names []string) error {
 	if len(names) > maxNames {
-		return invalid("%d applications are named (at most %d); name none to get all", len(names), maxNames)
+		return invalid("name none to get all", "%d applications are named (at most %d)", len(names), maxNames)
 	}
 	return nil
 }
@@ -201,7 +201,7 @@ func (s *server) QueryAudit(ctx context.Context, req *connect.Request[pb.QueryAu
 		return nil, err
 	}
 	if kind := req.Msg.Kind; kind != "" && !slices.Contains(reconciler.EventKinds, reconciler.EventKind(kind)) {
-		return nil, invalid("there is no kind %q of audit records; there are %s", kind, kindList())
+		return nil, invalid("there are "+kindList(), "there is no kind %q of audit records", kind)
 	}
 	records, err := s.Audit.Query(ctx, req.Msg.Application, req.Msg.Kind, limit)
 	if err != nil {
@@ -253,13 +253,18 @@ func listLimit(asked int32, def, most int) (int, error) {
 	case asked == 0:
 		return def, nil
 	case asked < 0 || int(asked) > most:
-		return 0, invalid("limit is %d, want 1 to %d", asked, most)
+		return 0, invalid("", "limit is %d, want 1 to %d", asked, most)
 	}
 	return int(asked), nil
 }
 
-func invalid(format string, args ...any) error {
-	return toCode(fmt.Errorf("%w: %s", reconciler.ErrInvalid, fmt.Sprintf(format, args...)))
+// invalid refuses a request. hint, what to do, may be empty.
+func invalid(hint, format string, args ...any) error {
+	err := fmt.Errorf("%w: %s", reconciler.ErrInvalid, fmt.Sprintf(format, args...))
+	if hint != "" {
+		err = &reconciler.HintError{Err: err, Hint: hint}
+	}
+	return toCode(err)
 }
 
 // stamp leaves a time out that was never set.

@@ -30,14 +30,14 @@ func approver(ctx context.Context) reconciler.Approver {
 // checkText refuses what does not belong into a record.
 func checkText(what, text string) error {
 	if len(text) > maxText {
-		return invalid("%s has %d bytes (at most %d)", what, len(text), maxText)
+		return invalid("", "%s has %d bytes (at most %d)", what, len(text), maxText)
 	}
 	return nil
 }
 
 func checkReason(why string) error {
 	if strings.TrimSpace(why) == "" {
-		return invalid("a reason is required; it is shown in status and audit")
+		return invalid("say why with --why; it is shown in status and audit", "a reason is required")
 	}
 	return checkText("the reason", why)
 }
@@ -45,7 +45,7 @@ func checkReason(why string) error {
 // checkScope holds a call to exactly one of an application and all.
 func checkScope(app string, all bool) error {
 	if (app == "") != all {
-		return invalid("name either one application or all")
+		return invalid("", "name either one application or all")
 	}
 	return checkText("the application", app)
 }
@@ -76,7 +76,7 @@ func (s *server) Suspend(ctx context.Context, req *connect.Request[pb.SuspendReq
 	if req.Msg.Until != nil {
 		until = req.Msg.Until.AsTime()
 		if req.Msg.Until.CheckValid() != nil || !until.After(s.Now()) {
-			return nil, invalid("until is not in the future")
+			return nil, invalid("", "until is not in the future")
 		}
 	}
 	names, err := s.backend.Suspend(ctx, caller(ctx), req.Msg.Application, req.Msg.All, req.Msg.Why, until)
@@ -111,14 +111,14 @@ func (s *server) Approve(ctx context.Context, req *connect.Request[pb.ApproveReq
 		return nil, err
 	}
 	if req.Msg.Application == "" || req.Msg.Digest == "" {
-		return nil, invalid("application and digest are required; gitopsd status shows both")
+		return nil, invalid("gitopsd diff shows what waits, and prints the command that approves it", "application and digest are required")
 	}
 	validFor := defaultApproval
 	if req.Msg.ValidFor != nil {
 		validFor = req.Msg.ValidFor.AsDuration()
 	}
 	if validFor <= 0 || validFor > maxApproval {
-		return nil, invalid("the approval would be valid for %s; give a time from 1s to %s", validFor, maxApproval)
+		return nil, invalid(fmt.Sprintf("give a time from 1s to %s", maxApproval), "the approval would be valid for %s", validFor)
 	}
 	approval, err := s.backend.Approve(ctx, approver(ctx), req.Msg.Application, req.Msg.Digest, req.Msg.Why, validFor)
 	if err != nil {
@@ -132,7 +132,7 @@ func (s *server) AcceptHistory(ctx context.Context, req *connect.Request[pb.Acce
 		return nil, err
 	}
 	if req.Msg.Application == "" {
-		return nil, invalid("an application is required")
+		return nil, invalid("", "an application is required")
 	}
 	source, accepted, err := s.backend.AcceptHistory(ctx, caller(ctx), req.Msg.Application, req.Msg.Revision, req.Msg.Why)
 	if err != nil {
@@ -146,7 +146,7 @@ func (s *server) Forget(ctx context.Context, req *connect.Request[pb.ForgetReque
 		return nil, err
 	}
 	if req.Msg.Application == "" || len(req.Msg.Objects) > maxNames {
-		return nil, invalid("name an application, and at most %d of its objects; none means all that were left behind", maxNames)
+		return nil, invalid("no object at all means all that were left behind", "name an application, and at most %d of its objects", maxNames)
 	}
 	keys, err := s.backend.Forget(ctx, caller(ctx), req.Msg.Application, req.Msg.Objects, req.Msg.Why)
 	if err != nil {
@@ -206,7 +206,7 @@ func short(revision string) string { return revision[:min(12, len(revision))] }
 
 func (s *server) GetObject(ctx context.Context, req *connect.Request[pb.GetObjectRequest]) (*connect.Response[pb.GetObjectResponse], error) {
 	if req.Msg.Object == "" {
-		return nil, invalid("name an object, as in host.gitopsd.io/File/motd")
+		return nil, invalid("", "name an object, as in host.gitopsd.io/File/motd")
 	}
 	view, err := s.backend.Object(ctx, req.Msg.Application, req.Msg.Object)
 	if err != nil {

@@ -3316,6 +3316,52 @@ func (x *ForgetResponse) GetObjects() []string {
 	return nil
 }
 
+// ErrorHint is a detail of an error: what to do about it, where the daemon knows
+// more than the code says. The message of the error does not repeat it.
+type ErrorHint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hint          string                 `protobuf:"bytes,1,opt,name=hint,proto3" json:"hint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ErrorHint) Reset() {
+	*x = ErrorHint{}
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ErrorHint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ErrorHint) ProtoMessage() {}
+
+func (x *ErrorHint) ProtoReflect() protoreflect.Message {
+	mi := &file_gitopsd_v1alpha1_gitopsd_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ErrorHint.ProtoReflect.Descriptor instead.
+func (*ErrorHint) Descriptor() ([]byte, []int) {
+	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ErrorHint) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
 var File_gitopsd_v1alpha1_gitopsd_proto protoreflect.FileDescriptor
 
 const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
@@ -3572,7 +3618,9 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"\aobjects\x18\x02 \x03(\tR\aobjects\x12\x10\n" +
 	"\x03why\x18\x03 \x01(\tR\x03why\"*\n" +
 	"\x0eForgetResponse\x12\x18\n" +
-	"\aobjects\x18\x01 \x03(\tR\aobjects2\xfe\t\n" +
+	"\aobjects\x18\x01 \x03(\tR\aobjects\"\x1f\n" +
+	"\tErrorHint\x12\x12\n" +
+	"\x04hint\x18\x01 \x01(\tR\x04hint2\xfe\t\n" +
 	"\x0eControlService\x12E\n" +
 	"\x04Info\x12\x1d.gitopsd.v1alpha1.InfoRequest\x1a\x1e.gitopsd.v1alpha1.InfoResponse\x12T\n" +
 	"\tGetStatus\x12\".gitopsd.v1alpha1.GetStatusRequest\x1a#.gitopsd.v1alpha1.GetStatusResponse\x12\\\n" +
@@ -3604,7 +3652,7 @@ func file_gitopsd_v1alpha1_gitopsd_proto_rawDescGZIP() []byte {
 	return file_gitopsd_v1alpha1_gitopsd_proto_rawDescData
 }
 
-var file_gitopsd_v1alpha1_gitopsd_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_gitopsd_v1alpha1_gitopsd_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_gitopsd_v1alpha1_gitopsd_proto_goTypes = []any{
 	(*InfoRequest)(nil),           // 0: gitopsd.v1alpha1.InfoRequest
 	(*InfoResponse)(nil),          // 1: gitopsd.v1alpha1.InfoResponse
@@ -3654,56 +3702,57 @@ var file_gitopsd_v1alpha1_gitopsd_proto_goTypes = []any{
 	(*AcceptHistoryResponse)(nil), // 45: gitopsd.v1alpha1.AcceptHistoryResponse
 	(*ForgetRequest)(nil),         // 46: gitopsd.v1alpha1.ForgetRequest
 	(*ForgetResponse)(nil),        // 47: gitopsd.v1alpha1.ForgetResponse
-	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
+	(*ErrorHint)(nil),             // 48: gitopsd.v1alpha1.ErrorHint
+	(*timestamppb.Timestamp)(nil), // 49: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 50: google.protobuf.Duration
 }
 var file_gitopsd_v1alpha1_gitopsd_proto_depIdxs = []int32{
-	48, // 0: gitopsd.v1alpha1.InfoResponse.started:type_name -> google.protobuf.Timestamp
+	49, // 0: gitopsd.v1alpha1.InfoResponse.started:type_name -> google.protobuf.Timestamp
 	2,  // 1: gitopsd.v1alpha1.InfoResponse.sources:type_name -> gitopsd.v1alpha1.SourceStatus
 	3,  // 2: gitopsd.v1alpha1.InfoResponse.targets:type_name -> gitopsd.v1alpha1.TargetStatus
 	4,  // 3: gitopsd.v1alpha1.InfoResponse.policy_sets:type_name -> gitopsd.v1alpha1.PolicySetStatus
-	48, // 4: gitopsd.v1alpha1.SourceStatus.polled_at:type_name -> google.protobuf.Timestamp
-	48, // 5: gitopsd.v1alpha1.SourceStatus.next_poll:type_name -> google.protobuf.Timestamp
-	48, // 6: gitopsd.v1alpha1.TargetStatus.since:type_name -> google.protobuf.Timestamp
-	48, // 7: gitopsd.v1alpha1.PolicySetStatus.since:type_name -> google.protobuf.Timestamp
+	49, // 4: gitopsd.v1alpha1.SourceStatus.polled_at:type_name -> google.protobuf.Timestamp
+	49, // 5: gitopsd.v1alpha1.SourceStatus.next_poll:type_name -> google.protobuf.Timestamp
+	49, // 6: gitopsd.v1alpha1.TargetStatus.since:type_name -> google.protobuf.Timestamp
+	49, // 7: gitopsd.v1alpha1.PolicySetStatus.since:type_name -> google.protobuf.Timestamp
 	9,  // 8: gitopsd.v1alpha1.GetStatusResponse.applications:type_name -> gitopsd.v1alpha1.ApplicationStatus
 	9,  // 9: gitopsd.v1alpha1.WatchStatusResponse.applications:type_name -> gitopsd.v1alpha1.ApplicationStatus
 	10, // 10: gitopsd.v1alpha1.ApplicationStatus.commit:type_name -> gitopsd.v1alpha1.Commit
 	11, // 11: gitopsd.v1alpha1.ApplicationStatus.candidate:type_name -> gitopsd.v1alpha1.Candidate
 	15, // 12: gitopsd.v1alpha1.ApplicationStatus.objects:type_name -> gitopsd.v1alpha1.ObjectCounts
-	48, // 13: gitopsd.v1alpha1.ApplicationStatus.observed_at:type_name -> google.protobuf.Timestamp
-	49, // 14: gitopsd.v1alpha1.ApplicationStatus.observation_age:type_name -> google.protobuf.Duration
-	48, // 15: gitopsd.v1alpha1.ApplicationStatus.synced_at:type_name -> google.protobuf.Timestamp
+	49, // 13: gitopsd.v1alpha1.ApplicationStatus.observed_at:type_name -> google.protobuf.Timestamp
+	50, // 14: gitopsd.v1alpha1.ApplicationStatus.observation_age:type_name -> google.protobuf.Duration
+	49, // 15: gitopsd.v1alpha1.ApplicationStatus.synced_at:type_name -> google.protobuf.Timestamp
 	17, // 16: gitopsd.v1alpha1.ApplicationStatus.drift:type_name -> gitopsd.v1alpha1.DriftedField
 	19, // 17: gitopsd.v1alpha1.ApplicationStatus.failures:type_name -> gitopsd.v1alpha1.Failure
 	14, // 18: gitopsd.v1alpha1.ApplicationStatus.warnings:type_name -> gitopsd.v1alpha1.Finding
 	20, // 19: gitopsd.v1alpha1.ApplicationStatus.suspended:type_name -> gitopsd.v1alpha1.Suspension
-	48, // 20: gitopsd.v1alpha1.Commit.when:type_name -> google.protobuf.Timestamp
+	49, // 20: gitopsd.v1alpha1.Commit.when:type_name -> google.protobuf.Timestamp
 	14, // 21: gitopsd.v1alpha1.Candidate.denied:type_name -> gitopsd.v1alpha1.Finding
 	12, // 22: gitopsd.v1alpha1.Candidate.gates:type_name -> gitopsd.v1alpha1.Gate
 	16, // 23: gitopsd.v1alpha1.Candidate.plan:type_name -> gitopsd.v1alpha1.Counts
-	48, // 24: gitopsd.v1alpha1.Candidate.since:type_name -> google.protobuf.Timestamp
+	49, // 24: gitopsd.v1alpha1.Candidate.since:type_name -> google.protobuf.Timestamp
 	13, // 25: gitopsd.v1alpha1.Gate.changes:type_name -> gitopsd.v1alpha1.GatedChange
 	18, // 26: gitopsd.v1alpha1.DriftedField.change:type_name -> gitopsd.v1alpha1.FieldChange
-	48, // 27: gitopsd.v1alpha1.DriftedField.first_seen:type_name -> google.protobuf.Timestamp
-	48, // 28: gitopsd.v1alpha1.Failure.since:type_name -> google.protobuf.Timestamp
-	48, // 29: gitopsd.v1alpha1.Failure.retry_at:type_name -> google.protobuf.Timestamp
-	48, // 30: gitopsd.v1alpha1.Suspension.at:type_name -> google.protobuf.Timestamp
-	48, // 31: gitopsd.v1alpha1.Suspension.until:type_name -> google.protobuf.Timestamp
-	48, // 32: gitopsd.v1alpha1.GetObjectResponse.observed_at:type_name -> google.protobuf.Timestamp
+	49, // 27: gitopsd.v1alpha1.DriftedField.first_seen:type_name -> google.protobuf.Timestamp
+	49, // 28: gitopsd.v1alpha1.Failure.since:type_name -> google.protobuf.Timestamp
+	49, // 29: gitopsd.v1alpha1.Failure.retry_at:type_name -> google.protobuf.Timestamp
+	49, // 30: gitopsd.v1alpha1.Suspension.at:type_name -> google.protobuf.Timestamp
+	49, // 31: gitopsd.v1alpha1.Suspension.until:type_name -> google.protobuf.Timestamp
+	49, // 32: gitopsd.v1alpha1.GetObjectResponse.observed_at:type_name -> google.protobuf.Timestamp
 	18, // 33: gitopsd.v1alpha1.GetObjectResponse.fields:type_name -> gitopsd.v1alpha1.FieldChange
 	27, // 34: gitopsd.v1alpha1.ListObjectsResponse.objects:type_name -> gitopsd.v1alpha1.ObjectSummary
 	30, // 35: gitopsd.v1alpha1.GetHistoryResponse.entries:type_name -> gitopsd.v1alpha1.HistoryEntry
 	10, // 36: gitopsd.v1alpha1.HistoryEntry.commit:type_name -> gitopsd.v1alpha1.Commit
 	16, // 37: gitopsd.v1alpha1.HistoryEntry.counts:type_name -> gitopsd.v1alpha1.Counts
-	48, // 38: gitopsd.v1alpha1.HistoryEntry.started:type_name -> google.protobuf.Timestamp
-	48, // 39: gitopsd.v1alpha1.HistoryEntry.finished:type_name -> google.protobuf.Timestamp
+	49, // 38: gitopsd.v1alpha1.HistoryEntry.started:type_name -> google.protobuf.Timestamp
+	49, // 39: gitopsd.v1alpha1.HistoryEntry.finished:type_name -> google.protobuf.Timestamp
 	33, // 40: gitopsd.v1alpha1.QueryAuditResponse.records:type_name -> gitopsd.v1alpha1.AuditRecord
-	48, // 41: gitopsd.v1alpha1.AuditRecord.at:type_name -> google.protobuf.Timestamp
+	49, // 41: gitopsd.v1alpha1.AuditRecord.at:type_name -> google.protobuf.Timestamp
 	9,  // 42: gitopsd.v1alpha1.SyncResponse.applications:type_name -> gitopsd.v1alpha1.ApplicationStatus
-	48, // 43: gitopsd.v1alpha1.SuspendRequest.until:type_name -> google.protobuf.Timestamp
-	49, // 44: gitopsd.v1alpha1.ApproveRequest.valid_for:type_name -> google.protobuf.Duration
-	48, // 45: gitopsd.v1alpha1.ApproveResponse.expires:type_name -> google.protobuf.Timestamp
+	49, // 43: gitopsd.v1alpha1.SuspendRequest.until:type_name -> google.protobuf.Timestamp
+	50, // 44: gitopsd.v1alpha1.ApproveRequest.valid_for:type_name -> google.protobuf.Duration
+	49, // 45: gitopsd.v1alpha1.ApproveResponse.expires:type_name -> google.protobuf.Timestamp
 	0,  // 46: gitopsd.v1alpha1.ControlService.Info:input_type -> gitopsd.v1alpha1.InfoRequest
 	5,  // 47: gitopsd.v1alpha1.ControlService.GetStatus:input_type -> gitopsd.v1alpha1.GetStatusRequest
 	7,  // 48: gitopsd.v1alpha1.ControlService.WatchStatus:input_type -> gitopsd.v1alpha1.WatchStatusRequest
@@ -3752,7 +3801,7 @@ func file_gitopsd_v1alpha1_gitopsd_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gitopsd_v1alpha1_gitopsd_proto_rawDesc), len(file_gitopsd_v1alpha1_gitopsd_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   48,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
