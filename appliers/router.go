@@ -77,11 +77,15 @@ func (r *Router) Route(obj *manifest.Object) (string, error) {
 	case 1:
 		return names[0], nil
 	case 0:
-		return "", fmt.Errorf("%s: %s goes to no target of this application (%s); add %s to the kinds of one, or annotation %s to the object",
-			obj.Origin(), obj.ID(), strings.Join(r.Targets(), ", "), obj.ID().GroupKind(), TargetAnnotation)
+		return "", &manifest.FieldError{
+			Msg:  fmt.Sprintf("%s: %s goes to no target of this application (%s)", obj.Origin(), obj.ID(), strings.Join(r.Targets(), ", ")),
+			Hint: fmt.Sprintf("add %s to the kinds of one, or annotation %s to the object", obj.ID().GroupKind(), TargetAnnotation),
+		}
 	default:
-		return "", fmt.Errorf("%s: %s goes to more than one target (%s); narrow their rules, or add annotation %s to the object",
-			obj.Origin(), obj.ID(), strings.Join(names, ", "), TargetAnnotation)
+		return "", &manifest.FieldError{
+			Msg:  fmt.Sprintf("%s: %s goes to more than one target (%s)", obj.Origin(), obj.ID(), strings.Join(names, ", ")),
+			Hint: fmt.Sprintf("narrow their rules, or add annotation %s to the object", TargetAnnotation),
+		}
 	}
 }
 

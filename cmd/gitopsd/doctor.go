@@ -41,7 +41,8 @@ func (c *cli) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Check configuration, credentials, sources, state and socket",
 		Long: "Check what a daemon with this configuration needs, one line for each: OK, WARN or FAIL, with what to do. Sources\n" +
-			"are asked for their refs; nothing is fetched and nothing is written. The exit code is 1 when anything fails.",
+			"are asked for their refs; only what policy sets are made of is fetched, into a temporary directory. The exit code is 1 when\n" +
+			"anything fails.",
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &doctor{cli: c}
@@ -97,29 +98,68 @@ func (d *doctor) config(ctx context.Context, path string, timeout time.Duration)
 		d.say(checkFail, what, strings.TrimPrefix(err.Error(), "configuration: "), "a daemon would not start with it, and a running one keeps the one it has")
 		return
 	}
-	d.say(checkOK, what, configSummary(cfg), "")
+	d.say(checkOK, what, countConfig(cfg).String(), "")
 	d.writable(what, path)
+	answers := map[string]bool{}
 	for _, s := range cfg.Sources {
-		if d.credentials(ctx, s) {
-			d.source(ctx, s, timeout)
-		}
+		answers[s.Name] = d.credentials(ctx, s) && d.source(ctx, s, timeout)
 	}
 	for _, p := range cfg.PolicySets {
-		if p.Spec.Source == nil {
-			_, err := loadPolicySet(ctx, p)
-			d.verdict("policy set "+p.Name, err, "compiles", "correct the PolicySet at "+p.Origin.String()+" or its files")
+		if from := p.Spec.Source; from != nil && !answers[from.Name] {
+			d.say(checkWarn, "policy set "+p.Name, "was not read: source "+from.Name+" does not answer", "mend the source first")
+			continue
 		}
+		d.policySet(ctx, cfg, p)
 	}
 	for _, t := range cfg.Targets {
 		d.target(t)
 	}
 }
 
-func configSummary(cfg *config.Config) string {
+// configCounts say what a configuration holds.
+type configCounts struct {
+	Sources      int `json:"sources"`
+	PolicySets   int `json:"policySets"`
+	Targets      int `json:"targets"`
+	Applications int `json:"applications"`
+}
+
+func countConfig(cfg *config.Config) *configCounts {
+	return &configCounts{len(cfg.Sources), len(cfg.PolicySets), len(cfg.Targets), len(cfg.Applications)}
+}
+
+func (n *configCounts) String() string {
 	return strings.Join([]string{
-		plural(len(cfg.Sources), "source"), plural(len(cfg.PolicySets), "policy set"),
-		plural(len(cfg.Targets), "target"), plural(len(cfg.Applications), "application"),
+		plural(n.Sources, "source"), plural(n.PolicySets, "policy set"), plural(n.Targets, "target"), plural(n.Applications, "application"),
 	}, ", ")
+}
+
+// policySet reads and compiles a set as the daemon would. One of a source is
+// fetched into a directory that is removed again.
+func (d *doctor) policySet(ctx context.Context, cfg *config.Config, p config.PolicySet) {
+	what := "policy set " + p.Name
+	if p.Spec.Source == nil {
+		_, err := loadPolicySet(ctx, p)
+		d.policyVerdict(what, err, "compiles", "correct the PolicySet at "+p.Origin.String()+" or its files")
+		return
+	}
+	from := p.Spec.Source
+	files, revision, err := fetchPolicyFiles(ctx, cfg, from)
+	if err != nil {
+		d.policyVerdict(what, err, "", fmt.Sprintf("correct source %s, or the path of the PolicySet at %s", from.Name, p.Origin))
+		return
+	}
+	_, err = compilePolicySet(ctx, p, files)
+	d.policyVerdict(what, err, fmt.Sprintf("compiles, of source %s at %s", from.Name, short(revision)),
+		fmt.Sprintf("correct its rules in source %s, of which this is %s", from.Name, short(revision)))
+}
+
+// policyVerdict is verdict for errors that name the set themselves.
+func (d *doctor) policyVerdict(what string, err error, text, hint string) {
+	if err != nil {
+		err = errors.New(untitled(err, "policy "+strings.TrimPrefix(what, "policy set ")))
+	}
+	d.verdict(what, err, text, hint)
 }
 
 // target asks a target what it can say about itself without being written to.
@@ -200,14 +240,14 @@ func secretPlace(r *config.SecretRef) string {
 	}
 }
 
-// source asks a source for its ref. A mirror that opening may prepare is put
+// source asks a source for its ref, and reports whether it answers. A mirror that opening may prepare is put
 // into a directory that is removed again.
-func (d *doctor) source(ctx context.Context, s config.Source, timeout time.Duration) {
+func (d *doctor) source(ctx context.Context, s config.Source, timeout time.Duration) bool {
 	what := "source " + s.Name
 	scratch, err := os.MkdirTemp("", "gitopsd-doctor-")
 	if err != nil {
 		d.say(checkFail, what, err.Error(), "")
-		return
+		return false
 	}
 	defer os.RemoveAll(scratch)
 	w := &wiring{stateDir: scratch, log: slog.New(slog.DiscardHandler), seam: effect.Direct}
@@ -216,19 +256,20 @@ func (d *doctor) source(ctx context.Context, s config.Source, timeout time.Durat
 	src, err := w.source(s).Open()
 	if err != nil {
 		d.say(checkFail, what, untitled(err, what), "correct the source's configuration")
-		return
+		return false
 	}
 	_, revision, err := src.Resolve(ctx)
 	err = errors.Join(err, src.Repository.Close())
 	if err == nil && s.Spec.Git != nil && s.Spec.Git.Commit != "" {
 		d.say(checkOK, what, "pinned to "+short(revision)+", nothing to ask for", "")
-		return
+		return true
 	}
 	if err != nil {
 		d.say(checkFail, what, untitled(err, what), sourceHint(s, err))
-		return
+		return false
 	}
 	d.say(checkOK, what, "answers, at "+short(revision), "")
+	return true
 }
 
 // sourceHint is what to look at when a source does not answer.

@@ -34,6 +34,8 @@ type finding struct {
 	Object      string `json:"object,omitempty"`
 	Message     string `json:"message"`
 	Hint        string `json:"hint,omitempty"`
+	// Details are the further members of what a policy rule returned.
+	Details map[string]any `json:"details,omitempty"`
 }
 
 // text is the message with the hint.
@@ -61,7 +63,20 @@ type report struct {
 	Findings []finding `json:"findings"`
 	Objects  []checked `json:"objects"`
 
-	checkedConfig string // what a configuration holds, when nothing else was checked
+	checkedConfig *configCounts // when nothing but a configuration was checked
+}
+
+// summary is the last line of the text for a program.
+type summary struct {
+	Configuration *configCounts `json:"configuration,omitempty"`
+	Objects       int           `json:"objects"`
+	Errors        int           `json:"errors"`
+	Warnings      int           `json:"warnings"`
+	Notes         int           `json:"notes"`
+}
+
+func (r *report) summary() summary {
+	return summary{r.checkedConfig, len(r.Objects), r.count(levelError), r.count(levelWarning), r.count(levelNote)}
 }
 
 func (r *report) add(f finding) { r.Findings = append(r.Findings, f) }
@@ -80,7 +95,7 @@ func (r *report) object(app, root string, o *manifest.Object) {
 
 func (r *report) verdict(l level, app, root string, o *manifest.Object, f policies.Finding) {
 	r.add(finding{Level: l, Rule: f.Rule, Application: app, Object: o.ID().String(),
-		Path: relative(root, o.Origin().Path), Line: o.Origin().Line, Message: f.Msg})
+		Path: relative(root, o.Origin().Path), Line: o.Origin().Line, Message: f.Msg, Details: f.Details})
 }
 
 // refused reports what the loop would refuse.
@@ -117,7 +132,10 @@ func (r *report) print(c *cli, format string) error {
 		if r.Objects == nil {
 			r.Objects = []checked{}
 		}
-		return printValue(c.out, r)
+		return printValue(c.out, struct {
+			*report
+			Summary summary `json:"summary"`
+		}{r, r.summary()})
 	case "junit":
 		return r.junit(c.out)
 	case "sarif":
@@ -155,7 +173,11 @@ func (r *report) text(c *cli) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(c.out, "%s, %s, %s\n", cmp.Or(r.checkedConfig, plural(len(r.Objects), "object")), plural(r.count(levelError), "error"), plural(r.count(levelWarning), "warning"))
+	checked := plural(len(r.Objects), "object")
+	if r.checkedConfig != nil {
+		checked = r.checkedConfig.String()
+	}
+	_, err := fmt.Fprintf(c.out, "%s, %s, %s\n", checked, plural(r.count(levelError), "error"), plural(r.count(levelWarning), "warning"))
 	return err
 }
 

@@ -192,7 +192,7 @@ func (f *validateFlags) configured(ctx context.Context, cfg *config.Config, flag
 	}
 	if path == "" {
 		policySets(ctx, cfg, flags, nil, r)
-		r.checkedConfig = configSummary(cfg)
+		r.checkedConfig = countConfig(cfg)
 		return nil, nil
 	}
 	source, err := f.pickSource(cfg)

@@ -155,36 +155,38 @@ func policySets(ctx context.Context, cfg *config.Config, flags []policyFlag, nee
 // fetchPolicySet reads a set from its source as the daemon does, by way of a
 // folder that is removed again.
 func fetchPolicySet(ctx context.Context, cfg *config.Config, p config.PolicySet) (policies.Policy, error) {
-	files, err := fetchPolicyFiles(ctx, cfg, p.Spec.Source)
+	files, _, err := fetchPolicyFiles(ctx, cfg, p.Spec.Source)
 	if err != nil {
 		return nil, fmt.Errorf("policy %s: %w", p.Name, err)
 	}
 	return compilePolicySet(ctx, p, files)
 }
 
-func fetchPolicyFiles(ctx context.Context, cfg *config.Config, from *config.PolicySource) (files map[string][]byte, err error) {
+// fetchPolicyFiles reads the files of a set at the revision that its source has now.
+func fetchPolicyFiles(ctx context.Context, cfg *config.Config, from *config.PolicySource) (files map[string][]byte, revision string, err error) {
 	i := slices.IndexFunc(cfg.Sources, func(s config.Source) bool { return s.Name == from.Name })
 	if i < 0 {
-		return nil, fmt.Errorf("there is no source %q", from.Name)
+		return nil, "", fmt.Errorf("there is no source %q", from.Name)
 	}
-	scratch, err := os.MkdirTemp("", "gitopsd-validate-")
+	scratch, err := os.MkdirTemp("", "gitopsd-policy-")
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
 	w := &wiring{stateDir: scratch, log: slog.New(slog.DiscardHandler), seam: effect.Direct}
 	source, err := w.source(cfg.Sources[i]).Open()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer func() { err = errors.Join(err, source.Repository.Close()) }()
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(source.Timeout, policyFetchTimeout))
 	defer cancel()
 	tree, err := newestTree(ctx, source)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return reconciler.ReadPolicies(tree, from.Path)
+	files, err = reconciler.ReadPolicies(tree, from.Path)
+	return files, tree.Revision(), err
 }
 
 // newestTree opens the revision that a source has now.

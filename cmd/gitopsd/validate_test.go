@@ -41,6 +41,7 @@ func TestValidateFormats(t *testing.T) {
 		s.run("validate", "testdata/validate/tree", "--config", "testdata/validate/gitopsd.yaml", "-o", format)
 	}
 	s.run("validate", "--config", "testdata/validate/gitopsd.yaml", "-o", "github") // a note
+	s.run("validate", "--config", "testdata/validate/gitopsd.yaml", "-o", "json")
 	s.hide = strings.NewReplacer(`"version": "`+release()+`"`, `"version": "VERSION"`)
 	s.compare("formats")
 	for line := range strings.Lines(s.text.String()) {

@@ -5,7 +5,8 @@ deny contains msg if {
 	msg := sprintf("%s has no label team\n::error::forged", [input.metadata.name])
 }
 
-warn contains msg if {
-	contains(input.metadata.labels.team, ",")
-	msg := "team holds a comma"
+warn contains result if {
+	team := input.metadata.labels.team
+	contains(team, ",")
+	result := {"msg": "team holds a comma", "team": team}
 }
