@@ -107,7 +107,7 @@ func (a *app) situation(st *appState, s *Status) (SyncStatus, Phase, string) {
 	case s.Suspended != nil:
 		return a.syncOf(st), PhaseSuspended, fmt.Sprintf("suspended by %s: %s; %s: gitopsd resume %s", s.Suspended.By, s.Suspended.Why, s.Suspended.end(), a.Name)
 	case c != nil && c.State == CandidateRefused:
-		return OutOfSync, PhaseRefused, fmt.Sprintf("revision %s refused: %s", shortRevision(c.Revision), firstLine(c.Reason))
+		return OutOfSync, PhaseRefused, fmt.Sprintf("revision %s refused: %s", shortRevision(c.Revision), firstOf(c.Reason))
 	case c != nil && c.State == CandidateHeld:
 		return OutOfSync, PhaseHeld, firstLine(c.Reason)
 	case c != nil:
@@ -247,6 +247,14 @@ func (a *app) health(st *appState, s *Status) appliers.HealthStatus {
 		worst = appliers.Worst(worst, h.Status)
 	}
 	return worst
+}
+
+// firstOf is the first line of a list of problems, and says when there are more.
+func firstOf(s string) string {
+	if line, _, several := strings.Cut(s, "\n"); several {
+		return "several problems, the first: " + line
+	}
+	return s
 }
 
 func firstLine(s string) string {

@@ -190,7 +190,11 @@ func waiting(w *strings.Builder, view reconciler.PlanView) {
 	if view.Waits.State == reconciler.CandidateRefused {
 		verb = "refused"
 	}
-	fmt.Fprintf(w, "revision %s %s: %s\n", short(view.Waits.Revision), verb, view.Waits.Reason)
+	if reasons := strings.Split(strings.TrimRight(view.Waits.Reason, "\n"), "\n"); len(reasons) == 1 {
+		fmt.Fprintf(w, "revision %s %s: %s\n", short(view.Waits.Revision), verb, reasons[0])
+	} else {
+		fmt.Fprintf(w, "revision %s %s:\n  %s\n\n", short(view.Waits.Revision), verb, strings.Join(reasons, "\n  "))
+	}
 	switch {
 	case view.Candidate:
 	case view.Revision == "":
