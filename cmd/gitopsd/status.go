@@ -209,7 +209,11 @@ func (c *cli) statusDetails(a *pb.ApplicationStatus) string {
 			fmt.Fprintf(&b, "    denied by %s: %s\n", safe(d.Rule), safe(d.Msg))
 		}
 		for _, g := range k.Gates {
-			fmt.Fprintf(&b, "    needs approval (%s): %s\n", safe(g.Kind), safe(g.Message))
+			hint := ""
+			if g.Hint != "" {
+				hint = "; " + g.Hint
+			}
+			fmt.Fprintf(&b, "    needs approval (%s): %s%s\n", safe(g.Kind), safe(g.Message), safe(hint))
 			for _, ch := range g.Changes {
 				if ch.Removes != "" {
 					fmt.Fprintf(&b, "      %s %s, which nobody declared (%s)\n", safe(ch.Action), safe(ch.Removes), safe(ch.Key))
@@ -268,7 +272,7 @@ func repeated(k *pb.Candidate) bool {
 		}
 	}
 	for _, g := range k.Gates {
-		if fact, _, _ := strings.Cut(g.Message, "; "); strings.Contains(k.Reason, fact) {
+		if strings.Contains(k.Reason, g.Message) {
 			return true
 		}
 	}

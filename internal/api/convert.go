@@ -66,7 +66,7 @@ func candidate(c *reconciler.Candidate) *pb.Candidate {
 		Digest: c.Digest, Plan: counts(c.Plan), Since: stamp(c.Since),
 	}
 	for _, g := range c.Gates {
-		gate := &pb.Gate{Kind: string(g.Kind), Message: g.Message}
+		gate := &pb.Gate{Kind: string(g.Kind), Message: g.Message, Hint: g.Hint}
 		for _, ch := range g.Changes {
 			gate.Changes = append(gate.Changes, gatedChange(ch))
 		}

@@ -51,10 +51,11 @@ func (b *builder) gates(p *Plan) []Gate {
 		}
 	}
 	var gates []Gate
-	add := func(kind GateKind, changes []GatedChange, format string, args ...any) {
+	add := func(kind GateKind, changes []GatedChange, hint, format string, args ...any) {
 		slices.SortFunc(changes, GatedChange.compare)
-		gates = append(gates, Gate{Kind: kind, Message: fmt.Sprintf(format, args...), Changes: changes})
+		gates = append(gates, Gate{Kind: kind, Message: fmt.Sprintf(format, args...), Hint: hint, Changes: changes})
 	}
+	const restore, raise = "the files can be restored instead", "the limit can be raised instead"
 	n, owned := len(leaving), max(b.opts.Owned, len(leaving)-besides)
 	deletes, measure := fmt.Sprintf("%d deletes", n), "of"
 	if besides > 0 {
@@ -63,19 +64,27 @@ func (b *builder) gates(p *Plan) []Gate {
 	}
 	count, percent := b.opts.Budget.MaxCount, b.opts.Budget.MaxPercent
 	if b.opts.Want == 0 && b.opts.Owned > 0 && n > 0 {
-		add(GateEmpty, slices.Clone(leaving), "nothing is desired any more, and %d of %d objects would go; the files can be restored instead", n, b.opts.Owned)
+		add(GateEmpty, slices.Clone(leaving), restore, "nothing is desired any more, and %d of %d objects would go", n, b.opts.Owned)
 	}
 	if count >= 0 && n > count {
-		add(GatePruneCount, slices.Clone(leaving), "%s are more than prune.maxCount %d; the limit can be raised instead", deletes, count)
+		add(GatePruneCount, slices.Clone(leaving), raise, "%s are more than prune.maxCount %d", deletes, count)
 	}
 	// One object is always a large part of a small application; a limit of 0 means it.
 	if percent >= 0 && (n > 1 || percent == 0) && n*100 > percent*owned {
-		add(GatePrunePercent, slices.Clone(leaving), "%s %s %d owned objects are more than prune.maxPercent %d; the limit can be raised instead", deletes, measure, owned, percent)
+		add(GatePrunePercent, slices.Clone(leaving), raise, "%s %s %d owned objects are more than prune.maxPercent %d", deletes, measure, owned, percent)
 	}
 	if len(protected) > 0 {
-		add(GateProtected, protected, "of kinds that are never deleted unasked: %d to delete; the files can be restored instead", len(protected))
+		add(GateProtected, protected, restore, "of kinds that are never deleted unasked: %d to delete", len(protected))
 	}
 	return gates
+}
+
+// Text is the message with the hint.
+func (g Gate) Text() string {
+	if g.Hint == "" {
+		return g.Message
+	}
+	return g.Message + "; " + g.Hint
 }
 
 func (g GatedChange) compare(o GatedChange) int {

@@ -53,6 +53,7 @@ type fieldJSON struct {
 type gateJSON struct {
 	Kind    GateKind    `json:"kind"`
 	Message string      `json:"message"`
+	Hint    string      `json:"hint,omitempty"`
 	Changes []gatedJSON `json:"changes"`
 }
 
@@ -75,7 +76,7 @@ func (p *Plan) MarshalJSON() ([]byte, error) {
 		out.Changes = append(out.Changes, p.Changes[i].json())
 	}
 	for _, g := range p.Gates {
-		j := gateJSON{Kind: g.Kind, Message: g.Message, Changes: []gatedJSON{}}
+		j := gateJSON{Kind: g.Kind, Message: g.Message, Hint: g.Hint, Changes: []gatedJSON{}}
 		for _, c := range g.Changes {
 			j.Changes = append(j.Changes, gatedJSON{Key: c.Key.String(), Action: c.Action, Want: c.Want, Removes: c.Removes})
 		}

@@ -304,6 +304,8 @@ const (
 type Gate struct {
 	Kind    GateKind `json:"kind"`
 	Message string   `json:"message"`
+	// Hint is what can be done instead of an approval.
+	Hint string `json:"hint,omitempty"`
 	// Changes are the gated ones, sorted by key: what an approval covers.
 	Changes []GatedChange `json:"changes"`
 }

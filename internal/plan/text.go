@@ -34,7 +34,7 @@ func (p *Plan) Text(w io.Writer, opts TextOptions) error {
 		t.change(&p.Changes[i])
 	}
 	for _, g := range p.Gates {
-		t.line("", "Needs approval (%s): %s.", clean(string(g.Kind)), clean(g.Message))
+		t.line("", "Needs approval (%s): %s.", clean(string(g.Kind)), clean(g.Text()))
 		shown := len(g.Changes)
 		if !opts.Verbose {
 			shown = min(shown, opts.MaxLines)

@@ -984,6 +984,7 @@ type Gate struct {
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	Changes       []*GatedChange         `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	Hint          string                 `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"` // what can be done instead of an approval
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1037,6 +1038,13 @@ func (x *Gate) GetChanges() []*GatedChange {
 		return x.Changes
 	}
 	return nil
+}
+
+func (x *Gate) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
 }
 
 type GatedChange struct {
@@ -3446,11 +3454,12 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"\x05gates\x18\x05 \x03(\v2\x16.gitopsd.v1alpha1.GateR\x05gates\x12\x16\n" +
 	"\x06digest\x18\x06 \x01(\tR\x06digest\x12,\n" +
 	"\x04plan\x18\a \x01(\v2\x18.gitopsd.v1alpha1.CountsR\x04plan\x120\n" +
-	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"m\n" +
+	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x81\x01\n" +
 	"\x04Gate\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x127\n" +
-	"\achanges\x18\x03 \x03(\v2\x1d.gitopsd.v1alpha1.GatedChangeR\achanges\"Q\n" +
+	"\achanges\x18\x03 \x03(\v2\x1d.gitopsd.v1alpha1.GatedChangeR\achanges\x12\x12\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint\"Q\n" +
 	"\vGatedChange\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x18\n" +

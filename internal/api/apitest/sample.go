@@ -84,7 +84,7 @@ func held() reconciler.Status {
 	s.Sync, s.Phase, s.Message = reconciler.OutOfSync, reconciler.PhaseHeld, "12 deletes need an approval: gitopsd approve held"
 	s.Candidate = &reconciler.Candidate{
 		Revision: bad, State: reconciler.CandidateHeld, Reason: "12 deletes are more than 10", Digest: "5f1c0ffee",
-		Gates: []plan.Gate{{Kind: plan.GatePruneCount, Message: "12 deletes are more than 10",
+		Gates: []plan.Gate{{Kind: plan.GatePruneCount, Message: "12 deletes are more than 10", Hint: "the limit can be raised instead",
 			Changes: []plan.GatedChange{{Key: key("File", "motd"), Action: plan.Delete}, {Key: key("Directory", "conf.d"), Action: plan.Delete, Removes: "/etc/conf.d/stray"}}}},
 		Plan: plan.Counts{Delete: 12}, Since: Now().Add(-5 * time.Minute),
 	}
