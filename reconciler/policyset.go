@@ -18,6 +18,8 @@ const (
 	maxPolicyFiles = 2000
 	maxPolicyFile  = 1 << 20
 	maxPolicyBytes = 16 << 20
+
+	maxPolicyEntries = 100_000 // files and directories of any kind beside them
 )
 
 // policySet is one set of policies and what became of its newest revision. A
@@ -139,8 +141,11 @@ func (p *policySet) current() (policies.Policy, error) {
 // by their path in the tree. It fails when they are more or larger than a set may be.
 func ReadPolicies(tree sources.Tree, root string) (map[string][]byte, error) {
 	files := map[string][]byte{}
-	total := 0
+	total, met := 0, 0
 	err := sources.Walk(tree, root, func(e sources.Entry) error {
+		if met++; met > maxPolicyEntries { // a few trees that name each other often have no end
+			return fmt.Errorf("%s: more than %d files and directories; give the policies a directory of their own", root, maxPolicyEntries)
+		}
 		if e.Mode == sources.ModeDir || !isPolicyFile(e.Path) {
 			return nil
 		}

@@ -89,6 +89,9 @@ type round struct {
 	jobs       []job
 	gone, came []*file
 	dirsRead   int
+	dirs       int  // met by the walk
+	files      int  // manifests met by the walk
+	full       bool // more of them than there may be: the walk has ended
 
 	filesRead, decoded, expanded atomic.Int64
 	bytes                        atomic.Int64 // read and made in this round
@@ -136,6 +139,9 @@ func (r *round) run(ctx context.Context, parallel int, next, reuse *State) error
 	}
 	if err != nil {
 		return err
+	}
+	if r.full {
+		return nil
 	}
 	if err := r.runJobs(ctx, parallel); err != nil {
 		return err
@@ -258,9 +264,20 @@ func (r *round) tooLarge() *manifest.Error {
 		Hint: "split the application, or raise the limit"}
 }
 
+func (r *round) tooManyFiles(n int) *manifest.Error {
+	return &manifest.Error{Path: named(r.path), Msg: fmt.Sprintf("%d files are more than the limit of %d", n, r.limits.Files), Hint: "split the application, or raise the limit"}
+}
+
+func (r *round) tooManyDirs() *manifest.Error {
+	return &manifest.Error{Path: named(r.path), Msg: fmt.Sprintf("there are more than %d directories below it", r.limits.Dirs), Hint: "split the application, or name some in " + IgnoreFile}
+}
+
 func (r *round) checkTotals(d *dir) {
 	if d.count > r.limits.Files {
-		r.report(&manifest.Error{Path: named(r.path), Msg: fmt.Sprintf("%d files are more than the limit of %d", d.count, r.limits.Files), Hint: "split the application, or raise the limit"})
+		r.report(r.tooManyFiles(d.count))
+	}
+	if d.nested > r.limits.Dirs {
+		r.report(r.tooManyDirs())
 	}
 	if d.bytes > r.limits.TotalBytes {
 		r.report(r.tooLarge())

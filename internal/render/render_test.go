@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -274,6 +277,8 @@ func TestRenderLimits(t *testing.T) {
 		{render.Limits{Files: 3, TotalBytes: size, Depth: 4}, ""},
 		{render.Limits{Files: 2}, ".: 3 files are more than the limit of 2; split the application, or raise the limit"},
 		{render.Limits{TotalBytes: size - 1}, fmt.Sprintf(".: the files and the contents made from them have more than %d bytes; split the application, or raise the limit", size-1)},
+		{render.Limits{Dirs: 3}, ""},
+		{render.Limits{Dirs: 2}, ".: there are more than 2 directories below it; split the application, or name some in .gitopsdignore"},
 		{render.Limits{Depth: 3}, "a/b/c: directories are nested deeper than 3 levels; move it up or ignore it"},
 		{render.Limits{Manifest: manifest.Limits{FileBytes: 10}}, "a/1.yaml: the file cannot be read: content refused: 43 bytes; the limit is 10 bytes"},
 	} {
@@ -292,6 +297,58 @@ func TestRenderLimits(t *testing.T) {
 	}
 	if got := renderErr(t, tree("r", big), render.Spec{Limits: render.Limits{TotalBytes: 10_000}}, nil); !strings.Contains(got, "more than 10000 bytes") {
 		t.Error(got)
+	}
+}
+
+// swarm is a tree in which every directory holds ten more, down to a depth: few
+// objects in a repository, and more directories than anybody can walk.
+type swarm struct {
+	sources.Tree
+	depth int
+	leaf  []sources.Entry
+}
+
+func (s swarm) Stat(p string) (sources.Entry, error) {
+	if path.Base(p) == render.IgnoreFile {
+		return sources.Entry{}, fs.ErrNotExist
+	}
+	return sources.Entry{Path: p, Mode: sources.ModeDir, Hash: "swarm"}, nil
+}
+
+func (s swarm) ReadDir(p string) (out []sources.Entry, err error) {
+	depth := strings.Count(p, "/") + 1
+	for i := range 10 {
+		e := sources.Entry{Mode: sources.ModeDir, Hash: sources.Hash(fmt.Sprint(depth))}
+		if depth >= s.depth {
+			e = s.leaf[i%len(s.leaf)]
+		}
+		e.Path = path.Join(p, fmt.Sprint("x", i, path.Ext(e.Path)))
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// Row A-8: trees that name each other again and again are refused before they
+// are walked, whatever stands at their ends.
+func TestRenderTreeBomb(t *testing.T) {
+	for name, c := range map[string]struct {
+		leaf  sources.Entry
+		depth int
+		want  string
+	}{
+		"directories": {sources.Entry{Path: "d", Mode: sources.ModeDir}, 49, "directories are nested deeper than 50 levels"},
+		"files":       {sources.Entry{Path: "a.txt"}, 12, "there are more than 100000 directories"},
+		"manifests":   {sources.Entry{Path: "a.yaml"}, 12, "200001 files are more than the limit of 200000"},
+		"links":       {sources.Entry{Path: "a", Mode: sources.ModeSymlink}, 12, "is a symbolic link"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			s := swarm{Tree: tree("r", files{}), depth: c.depth, leaf: []sources.Entry{c.leaf}}
+			if _, _, err := new(render.Renderer).Render(ctx, s, render.Spec{}, nil); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("the error is %.300v, want %q", err, c.want)
+			}
+		})
 	}
 }
 

@@ -30,6 +30,7 @@ const version = "gitopsd.io/render/1"
 type Limits struct {
 	Manifest      manifest.Limits // of each file and object
 	Files         int             // files read below the path; default 200,000
+	Dirs          int             // directories below the path; default 100,000
 	TotalBytes    int64           // of these files and of all expanded contents; default 64 MiB
 	Depth         int             // directories below each other; default 50
 	TemplateBytes int64           // of one template; default 256 KiB
@@ -41,6 +42,7 @@ func (l Limits) withDefaults() Limits {
 	return Limits{
 		Manifest:      l.Manifest.WithDefaults(),
 		Files:         cmp.Or(l.Files, 200_000),
+		Dirs:          cmp.Or(l.Dirs, 100_000),
 		TotalBytes:    cmp.Or(l.TotalBytes, 64<<20),
 		Depth:         cmp.Or(l.Depth, 50),
 		TemplateBytes: cmp.Or(l.TemplateBytes, 256<<10),

@@ -29,6 +29,7 @@ type dir struct {
 	dirs   []*dir   // sorted by path
 	sealed bool     // what follows is computed
 	count  int
+	nested int // directories
 	bytes  int64
 	digest string // "" when nothing below was read
 }
@@ -82,6 +83,9 @@ func (r *round) walk(ctx context.Context, e sources.Entry, before *dir, outer *r
 	entries = slices.DeleteFunc(slices.Clone(entries), d.rules.ignores)
 	r.collisions(entries)
 	for _, sub := range entries {
+		if r.full || r.hopeless() {
+			break
+		}
 		if err := r.entry(ctx, d, before, sub, depth); err != nil {
 			return nil, err
 		}
@@ -99,6 +103,10 @@ func (r *round) entry(ctx context.Context, d, before *dir, e sources.Entry, dept
 		r.report(&manifest.Error{Path: e.Path, Msg: fmt.Sprintf("is a %s; it is not followed", e.Mode),
 			Hint: "put the files themselves there, or name it in " + IgnoreFile})
 	case e.Mode == sources.ModeDir:
+		if r.dirs++; r.dirs > r.limits.Dirs {
+			r.stop(r.tooManyDirs())
+			return nil
+		}
 		var sub *dir
 		if before != nil {
 			sub = find(before.dirs, e.Path)
@@ -109,6 +117,10 @@ func (r *round) entry(ctx context.Context, d, before *dir, e sources.Entry, dept
 		}
 		d.dirs = append(d.dirs, sub)
 	case manifest.IsManifest(path.Base(e.Path)):
+		if r.files++; r.files > r.limits.Files {
+			r.stop(r.tooManyFiles(r.files))
+			return nil
+		}
 		var f *file
 		if before != nil {
 			f = find(before.files, e.Path)
@@ -116,6 +128,22 @@ func (r *round) entry(ctx context.Context, d, before *dir, e sources.Entry, dept
 		d.files = append(d.files, r.file(e.Path, e.Hash, f))
 	}
 	return nil
+}
+
+// stop ends the walk: a few trees that name each other often are more directories
+// than anybody can walk (row A-8).
+func (r *round) stop(e *manifest.Error) {
+	r.full = true
+	r.report(e)
+}
+
+// maxProblems is how many problems end a walk; far fewer are shown.
+const maxProblems = 1000
+
+func (r *round) hopeless() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.problems) > maxProblems
 }
 
 // file returns the file that was there before, or a new one with a job to fill it.
@@ -276,6 +304,7 @@ func (d *dir) seal() {
 	for _, sub := range d.dirs {
 		sub.seal()
 		d.count += sub.count
+		d.nested += 1 + sub.nested
 		d.bytes += sub.bytes
 		if sub.count > 0 {
 			writeParts(h.Write, "dir", sub.digest)

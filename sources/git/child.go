@@ -112,7 +112,7 @@ func (r *Repository) fetchInChild(ctx context.Context, ref string, hash plumbing
 	}
 	if out.Stats.Reclones > 0 {
 		r.closure.forget()
-		r.trees.Purge()
+		r.trees.forget()
 		r.mu.Lock()
 		r.damaged = false
 		r.mu.Unlock()

@@ -1,12 +1,16 @@
 package git
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
 
 	"github.com/gitopsd/gitopsd/internal/gittest"
 	"github.com/gitopsd/gitopsd/sources"
@@ -203,5 +207,58 @@ func TestAncestry(t *testing.T) {
 		if got, err := r.IsAncestor(t.Context(), q.old, q.new); err != nil || got != q.want {
 			t.Errorf("IsAncestor(%.4s, %.4s) = %v, %v", q.old, q.new, got, err)
 		}
+	}
+}
+
+// Row A-8: a directory named ten times in a directory named ten times in ... is
+// checked once, however many files that would be, and large directories do not
+// stay in memory.
+func TestTreeBomb(t *testing.T) {
+	p := localPlace(t)
+	id := p.repo.Blob("x")
+	mode := "100644"
+	for range 12 {
+		var entries []gittest.Entry
+		for i := range 10 {
+			entries = append(entries, gittest.Entry{Mode: mode, Name: fmt.Sprint(i), ID: id})
+		}
+		id, mode = p.repo.Tree(entries...), "40000"
+	}
+	p.repo.SetRef(mainRef, p.repo.CommitTree(id, "bomb\n", time.Now()))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r := mustOpen(t, p.options)
+	if err := r.Fetch(ctx, mainRef, p.repo.Ref(mainRef)); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := r.Open(ctx, p.repo.Ref(mainRef))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := tree.ReadFile("1/2/3/4/5/6/7/8/9/0/1/2", 10); err != nil || string(data) != "x" {
+		t.Errorf("it reads %q, %v", data, err)
+	}
+}
+
+// Row A-8: what is kept of directories is bounded by the names in them.
+func TestDecodedDirectoriesAreBounded(t *testing.T) {
+	d, err := newDecoded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := plumbing.ZeroHash
+	for i := range 3 * decodedDirs {
+		last = plumbing.Hash{byte(i), byte(i >> 8)}
+		d.add(last, make([]entry, 1000))
+	}
+	if n := d.dirs.Len(); n != decodedNames/1000 || d.names != n*1000 {
+		t.Errorf("%d directories with %d names are kept", n, d.names)
+	}
+	if _, ok := d.get(last); !ok {
+		t.Error("the last directory is gone")
+	}
+	d.add(plumbing.Hash{1, 1, 1}, make([]entry, decodedNames+1))
+	if d.dirs.Len() != 0 || d.names != 0 {
+		t.Errorf("a directory larger than all that is kept leaves %d with %d names", d.dirs.Len(), d.names)
 	}
 }

@@ -70,7 +70,7 @@ const kept = 1 // index of the commit that is held in the mirrors
 func newWorn(t *testing.T) *worn {
 	w := &worn{place: localPlace(t), dir: t.TempDir()}
 	files := map[string]string{}
-	for i := range 15 {
+	for i := range 8 {
 		files[fmt.Sprintf("d%d/f%d.yaml", i%3, i)] = strings.Repeat(fmt.Sprint("line ", i, "\n"), 20)
 	}
 	var mirrors []*Repository // one that is a commit behind, one that is not, one with loose objects
@@ -82,7 +82,7 @@ func newWorn(t *testing.T) *worn {
 	for i := range 5 {
 		if i > 0 {
 			files["d1/new.yaml"] = fmt.Sprint("new ", i)
-			files[fmt.Sprintf("d2/f%d.yaml", 14+i)] = "added"
+			files[fmt.Sprintf("d2/f%d.yaml", 7+i)] = "added"
 		}
 		w.commits = append(w.commits, w.repo.Write("main", files))
 		w.content = append(w.content, maps.Clone(files))

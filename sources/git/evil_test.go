@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/adler32"
 	"io"
 	"net/http"
 	"path/filepath"
@@ -167,10 +168,14 @@ func TestEvilRefs(t *testing.T) {
 	numbered := typed(advertisement, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, refs)
 		var chunk bytes.Buffer
-		for i := 0; r.Context().Err() == nil; chunk.Reset() {
-			for range 1000 {
-				i++
-				chunk.WriteString(pkt(fmt.Sprintf("%s refs/heads/%07x\n", id, i)))
+		for i := range 1000 {
+			chunk.WriteString(pkt(fmt.Sprintf("%s refs/heads/%s%03d/0000\n", id, strings.Repeat("x", 200), i)))
+		}
+		line := chunk.Len() / 1000
+		for n := 0; r.Context().Err() == nil; n++ {
+			number := fmt.Sprintf("%04d", n)
+			for end := line; end <= chunk.Len(); end += line {
+				copy(chunk.Bytes()[end-5:], number)
 			}
 			if _, err := w.Write(chunk.Bytes()); err != nil {
 				return
@@ -179,7 +184,7 @@ func TestEvilRefs(t *testing.T) {
 	})
 	for _, e := range []evil{
 		{"refs without end", numbered, sources.ErrRefused, "more than 64 MiB of refs", false},
-		{"refs that grow when unpacked", inflated(advertisement, refs, more), sources.ErrRefused, "more than 64 MiB of refs", false},
+		{"refs that grow when unpacked", inflated(advertisement, refs, pkt(id+" refs/heads/"+strings.Repeat("x", 60_000)+"\n")), sources.ErrRefused, "more than 64 MiB of refs", false},
 		{"a byte now and then", typed(advertisement, func(w http.ResponseWriter, r *http.Request) { drip(w, r, strings.Repeat(refs, 1000)) }), sources.ErrUnavailable, "deadline", true},
 		{"no end", stall(advertisement, refs), sources.ErrUnavailable, "deadline", true},
 		{"no beginning", stall(advertisement, ""), sources.ErrUnavailable, "deadline", true},
@@ -229,6 +234,12 @@ func counted(pack []byte, change int) []byte {
 	return sealed(b)
 }
 
+// stored is a short text as zlib has it, uncompressed.
+func stored(s string) []byte {
+	out := []byte{0x78, 0x01, 0x01, byte(len(s)), 0, ^byte(len(s)), 0xff}
+	return binary.BigEndian.AppendUint32(append(out, s...), adler32.Checksum([]byte(s)))
+}
+
 // chained are the entries of a file and of n deltas, each of the one before, and
 // the content of the last.
 func chained(n int) (entries [][]byte, last string) {
@@ -237,7 +248,7 @@ func chained(n int) (entries [][]byte, last string) {
 	for i := range n {
 		last = body + fmt.Sprintf("%04x", i+1)
 		d := string([]byte{100, 100, 0x90, 96, 4}) + last[96:] // copy 96 bytes, add 4
-		entries = append(entries, packEntry(packOfsDelta, uint64(len(d)), uint64(len(entries[i])), deflated(d)))
+		entries = append(entries, packEntry(packOfsDelta, uint64(len(d)), uint64(len(entries[i])), stored(d)))
 	}
 	return entries, last
 }
@@ -272,7 +283,7 @@ func honestPack(t *testing.T, repo *gittest.Repo) []byte {
 // the same for content. What came of it until then is gone, and
 // the next fetch from a better server succeeds.
 func TestEvilPacks(t *testing.T) {
-	defer heap(t)()
+	t.Parallel()
 	healthy, _ := webPlace(t, gittest.HTTPOptions{})
 	healthy.repo.Write("main", map[string]string{"a": "1"})
 	other, _ := fetched(t, healthy)
@@ -377,6 +388,7 @@ func TestEvilPacks(t *testing.T) {
 
 // deltas nearly as deep as git can make them are no attack, and are read.
 func TestDeepDeltas(t *testing.T) {
+	t.Parallel()
 	p, h := webPlace(t, gittest.HTTPOptions{})
 	entries, last := chained(4000)
 	id := p.repo.Write("main", map[string]string{"a": last})

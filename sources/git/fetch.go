@@ -180,7 +180,7 @@ func (r *Repository) reclone(ctx context.Context, ref string, hash plumbing.Hash
 		return err
 	}
 	r.closure.forget()
-	r.trees.Purge()
+	r.trees.forget()
 	r.mu.Lock()
 	r.damaged = false
 	r.stats.Reclones++

@@ -17,7 +17,6 @@ import (
 	"sync"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/gitopsd/gitopsd/internal/effect"
 	"github.com/gitopsd/gitopsd/sources"
@@ -44,7 +43,7 @@ type Repository struct {
 	mirror    *mirror
 	mask      mask
 	closure   closure
-	trees     *lru.Cache[plumbing.Hash, []entry]
+	trees     *decoded
 	fetching  chan struct{} // holds one token: one fetch at a time
 
 	mu      sync.Mutex
@@ -60,9 +59,6 @@ var _ interface {
 	sources.Meter
 } = (*Repository)(nil)
 
-// decodedTrees is how many directories are kept decoded.
-const decodedTrees = 2048
-
 // Open checks the options and prepares the mirror's directory. It contacts
 // nothing. An error wraps ErrInvalid when the options are wrong.
 func Open(o Options) (*Repository, error) {
@@ -72,7 +68,7 @@ func Open(o Options) (*Repository, error) {
 	}
 	r := &Repository{options: o, location: l, fetching: make(chan struct{}, 1)}
 	r.closure.forget()
-	if r.trees, err = lru.New[plumbing.Hash, []entry](decodedTrees); err != nil {
+	if r.trees, err = newDecoded(); err != nil {
 		return nil, err
 	}
 	dir := filepath.Join(o.Dir, o.identity(l))
@@ -260,7 +256,7 @@ func (r *Repository) noteDamage(err error) error {
 		r.damaged = true
 		r.mu.Unlock()
 		r.closure.forget()
-		r.trees.Purge()
+		r.trees.forget()
 	}
 	return err
 }

@@ -163,7 +163,7 @@ func (c *collector) add(ctx context.Context, h plumbing.Hash) error {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("%w: %w", sources.ErrUnavailable, err)
 		}
-		if tag, err := c.tag(h); err == nil {
+		if tag, ok := c.tag(h); ok {
 			c.take(h)
 			queue = append(queue, tag)
 			continue
@@ -183,16 +183,21 @@ func (c *collector) add(ctx context.Context, h plumbing.Hash) error {
 	return nil
 }
 
-// tag returns what a tag object names.
-func (c *collector) tag(h plumbing.Hash) (target plumbing.Hash, err error) {
-	err = c.from.with(h, func(o *filesystem.Storage) error {
-		tag, err := object.GetTag(o, h)
+// tag returns what a tag object names. To look for a tag and find a commit would
+// read all indexes again.
+func (c *collector) tag(h plumbing.Hash) (target plumbing.Hash, ok bool) {
+	err := c.from.with(h, func(o *filesystem.Storage) error {
+		found, err := o.EncodedObject(plumbing.AnyObject, h)
+		if err != nil || found.Type() != plumbing.TagObject {
+			return err
+		}
+		tag, err := object.DecodeTag(o, found)
 		if err == nil {
-			target = tag.Target
+			target, ok = tag.Target, true
 		}
 		return err
 	})
-	return target, err
+	return target, ok && err == nil
 }
 
 func (c *collector) tree(h plumbing.Hash) error {

@@ -3,8 +3,13 @@ package git
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -105,6 +110,67 @@ func TestCompaction(t *testing.T) {
 	if out := gitIn(t, r.MirrorDir(), "fsck", "--full", "--strict"); strings.Contains(out, "error") || strings.Contains(out, "missing") {
 		t.Errorf("git finds: %s", out)
 	}
+}
+
+var manyFetches = flag.Int("fetches", 100, "how many commits TestManyFetches fetches, one by one")
+
+// After very many fetches of one commit each a mirror has few packs, hardly more
+// bytes than a new one, and a fetch brings no more than the first ones did.
+func TestManyFetches(t *testing.T) {
+	t.Parallel()
+	p := localPlace(t)
+	files := map[string]string{}
+	for i := range 100 {
+		files[fmt.Sprintf("d%d/f%d.yaml", i%10, i)] = strings.Repeat(fmt.Sprint("line ", i, "\n"), 30)
+	}
+	p.repo.Write("main", files)
+	r, _ := fetched(t, p)
+	most, bytes := 0, make([]int64, *manyFetches)
+	for i := range bytes {
+		before := r.Stats().BytesFetched
+		name := fmt.Sprintf("d%d/f%d.yaml", i%10, i%100)
+		p.repo.Write("main", map[string]string{name: fmt.Sprint("revision ", i, "\n", files[name])})
+		fetchMain(t, r)
+		s := r.Stats()
+		most, bytes[i] = max(most, s.Packs), s.BytesFetched-before
+	}
+	if most > defaultCompact {
+		t.Errorf("there were %d packs", most)
+	}
+	if first, last := slices.Max(bytes[:10]), slices.Max(bytes[len(bytes)-10:]); last > 2*first {
+		t.Errorf("one of the last fetches brought %d bytes, the first ones at most %d", last, first)
+	}
+	p.options.Dir = t.TempDir()
+	fresh, _ := fetched(t, p)
+	was, is := diskUse(t, fresh.MirrorDir()), diskUse(t, r.MirrorDir())
+	t.Logf("after %d fetches: %+v, at most %d packs, %d bytes on disk; a new mirror has %d", len(bytes), r.Stats(), most, is, was)
+	if is > 3*was {
+		t.Errorf("the mirror has %d bytes on disk, a new one %d", is, was)
+	}
+	one, err := readAll(t, r, p.repo.Ref(mainRef))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other, err := readAll(t, fresh, p.repo.Ref(mainRef)); err != nil || !maps.Equal(one, other) {
+		t.Errorf("a new mirror reads otherwise: %v", err)
+	}
+}
+
+// diskUse is how many bytes the packs of a mirror and their indexes have.
+func diskUse(t testing.TB, dir string) (n int64) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, "objects/pack/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += info.Size()
+	}
+	return n
 }
 
 // gitIn runs git on a mirror, which it must be able to read.

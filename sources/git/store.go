@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -35,15 +36,23 @@ type store struct {
 
 	mu      sync.Mutex
 	objects *filesystem.Storage
+	indexes []string // that there were before objects read them
 }
 
 func (s *store) open() *filesystem.Storage {
 	if s.objects == nil {
+		s.indexes = s.listIndexes()
 		s.objects = filesystem.NewStorageWithOptions(osfs.New(s.dir, osfs.WithBoundOS()), cache.NewObjectLRU(deltaCache), filesystem.Options{
 			KeepDescriptors: true, // until reload
 		})
 	}
 	return s.objects
+}
+
+// listIndexes lists the indexes of packs by name. Names follow content.
+func (s *store) listIndexes() []string {
+	paths, _ := filepath.Glob(filepath.Join(s.dir, "objects", "pack", "pack-*.idx")) // the pattern is well-formed
+	return paths
 }
 
 // reload forgets what it knows of the files.
@@ -79,20 +88,17 @@ func outdated(err error) bool {
 }
 
 // with runs read on the storage. What is not found is looked for again after a
-// reload: another process may have merged the packs.
+// reload when another process may have merged the packs.
 func (s *store) with(hash plumbing.Hash, read func(*filesystem.Storage) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := guard(func() error { return read(s.open()) })
 	for range maxReloads {
-		if !outdated(err) {
-			break
+		if !outdated(err) || errors.Is(err, plumbing.ErrObjectNotFound) && !s.indexed(hash) && slices.Equal(s.indexes, s.listIndexes()) {
+			break // what a fetch asks for is mostly not there: to read all indexes again would cost more than the fetch
 		}
 		s.reloadLocked()
 		err = guard(func() error { return read(s.open()) })
-		if errors.Is(err, plumbing.ErrObjectNotFound) {
-			break // all packs were looked at anew
-		}
 	}
 	var path *fs.PathError
 	switch {
@@ -153,7 +159,7 @@ func (s *store) readAny(hash plumbing.Hash, limit int64) (data []byte, kind plum
 			return err
 		}
 		if size > limit {
-			if err := checkEntry(s.dir, hash); err != nil {
+			if err := s.checkEntry(hash); err != nil {
 				return err
 			}
 			return fmt.Errorf("%w: %d bytes are more than the limit of %d", sources.ErrRefused, size, limit)
@@ -183,12 +189,8 @@ func (s *store) readAny(hash plumbing.Hash, limit int64) (data []byte, kind plum
 // checkEntry compares the bytes that packs have for an object with the checksums
 // in their indexes: a size that is too large to read what has it, and compute the
 // hash, may be damage.
-func checkEntry(dir string, hash plumbing.Hash) error {
-	paths, err := filepath.Glob(filepath.Join(dir, "objects", "pack", "pack-*.idx"))
-	if err != nil {
-		return err
-	}
-	for _, path := range paths {
+func (s *store) checkEntry(hash plumbing.Hash) error {
+	for _, path := range s.listIndexes() {
 		index, err := readIndex(path)
 		if err != nil {
 			return err

@@ -8,8 +8,10 @@ import (
 	pathpkg "path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/gitopsd/gitopsd/sources"
 )
@@ -29,7 +31,7 @@ func (t *tree) fail(op, path string, err error) error {
 
 // entries returns a directory whose names have been judged, sorted by name.
 func (t *tree) entries(hash plumbing.Hash) ([]entry, error) {
-	if e, ok := t.repo.trees.Get(hash); ok {
+	if e, ok := t.repo.trees.get(hash); ok {
 		return e, nil
 	}
 	e, err := t.repo.mirror.store.tree(hash)
@@ -39,8 +41,53 @@ func (t *tree) entries(hash plumbing.Hash) ([]entry, error) {
 	if err != nil {
 		return nil, t.repo.gone(err)
 	}
-	t.repo.trees.Add(hash, e)
+	t.repo.trees.add(hash, e)
 	return e, nil
+}
+
+// decoded keeps the directories that were read last, bounded by their number and
+// by the names in them: one directory can have a million (row A-8).
+type decoded struct {
+	mu    sync.Mutex
+	dirs  *simplelru.LRU[plumbing.Hash, []entry]
+	names int
+}
+
+const (
+	decodedDirs  = 2048
+	decodedNames = 500_000 // about 100 bytes each
+)
+
+func newDecoded() (*decoded, error) {
+	d := &decoded{}
+	var err error
+	d.dirs, err = simplelru.NewLRU(decodedDirs, func(_ plumbing.Hash, e []entry) { d.names -= len(e) })
+	return d, err
+}
+
+func (d *decoded) get(dir plumbing.Hash) ([]entry, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.dirs.Get(dir)
+}
+
+func (d *decoded) add(dir plumbing.Hash, e []entry) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.dirs.Contains(dir) {
+		return // somebody else has read it meanwhile
+	}
+	d.names += len(e)
+	d.dirs.Add(dir, e)
+	for d.names > decodedNames {
+		d.dirs.RemoveOldest()
+	}
+}
+
+func (d *decoded) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dirs.Purge()
 }
 
 // gone sorts an error of reading what was there when the tree was opened.
