@@ -224,7 +224,7 @@ func (l *life) identity(p string) string {
 // die lets the repository and the host move, ends a daemon in the middle of it,
 // and checks what the next one makes of it.
 func (l *life) die() {
-	declared, lying := l.move()
+	declared, lying := l.move(1 + l.r.IntN(4))
 	point, where, limit := l.fate()
 	l.steps = append(l.steps, "failpoint "+point)
 	d := l.start([]string{failpointEnv + "=" + point})
@@ -261,13 +261,13 @@ func (l *life) recover() {
 	d.kill()
 }
 
-// move lets the repository and the host move. It returns what the host may show
+// move lets the repository, by some edits, and the host move. It returns what the host may show
 // besides the new revision until it has that: how it was declared before, which
 // drift is healed to, and how it lies there.
-func (l *life) move() (declared, lying map[string]string) {
+func (l *life) move(edits int) (declared, lying map[string]string) {
 	l.steps = nil
 	declared = l.desired()
-	for range 1 + l.r.IntN(4) {
+	for range edits {
 		l.edit()
 	}
 	l.commit()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -110,7 +111,7 @@ func (s *site) stateDisk() {
 	s.must(os.CopyFS(s.path("state"), os.DirFS(s.path("state.disk"))))
 	s.start()
 	s.converge()
-	empty := s.fill("state")
+	empty := s.fill("state", 0)
 	s.refuses("no space left")
 	empty()
 	s.converge()
@@ -134,8 +135,8 @@ func (s *site) refuses(words string) {
 	s.head = s.repo.Commit("main", manifests(s.files))
 }
 
-// fill fills the disk of a directory to the last byte and returns what empties it.
-func (s *site) fill(name string) (empty func()) {
+// fill fills the disk of a directory but for some bytes and returns what empties it.
+func (s *site) fill(name string, but int64) (empty func()) {
 	s.t.Helper()
 	path := filepath.Join(s.path(name), ".filler")
 	f, err := os.Create(path)
@@ -146,6 +147,9 @@ func (s *site) fill(name string) (empty func()) {
 			size /= 2
 		}
 	}
+	at, err := f.Seek(0, io.SeekCurrent)
+	s.must(err)
+	s.must(f.Truncate(at - but))
 	return func() { s.must(os.Remove(path)) }
 }
 

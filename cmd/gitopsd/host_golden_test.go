@@ -82,8 +82,14 @@ func TestGoldenDisk(t *testing.T) {
 	s.converge()
 
 	s.midway("full")
-	empty := s.fill("host/srv/www")
+	empty := s.fill("host/srv/www", 0) // not even the ledger can be written
 	s.change("fuller")
+	s.fails("no space left")
+	s.noTemporary()
+	empty()
+	s.converge()
+	empty = s.fill("host/srv/www", 128<<10) // a page does not fit
+	s.commit(func(files map[string]string) { files[page(0)] = strings.Repeat("a long page\n", 30_000) })
 	s.fails("no space left")
 	s.noTemporary()
 	empty()

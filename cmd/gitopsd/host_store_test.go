@@ -65,7 +65,7 @@ func TestStoreDamaged(t *testing.T) {
 			t.Run(fmt.Sprint(i), func(t *testing.T) {
 				t.Parallel()
 				l := newLife(t, rand.New(rand.NewPCG(seed, uint64(i))), nil)
-				l.move()
+				l.move(3)
 				l.recover()
 				for k := i; k < *storeDamages; k += *crashLives {
 					end := l.damage(k)
@@ -128,7 +128,7 @@ func (l *life) damage(k int) (end string) {
 		l.must(fmt.Errorf("the daemon neither ended nor came in step:\n%s", d.said()))
 	}
 	l.recover() // nothing was lost
-	l.move()
+	l.move(3)
 	l.recover() // and what was taken over is owned: it is changed, moved and deleted
 	return end
 }
