@@ -32,6 +32,9 @@ func (a Approver) wrote(author sources.Person) bool {
 // unless the application allows it. It reports whether that was needed. A
 // revision without a commit has no author.
 func (a *app) checkAuthor(ctx context.Context, by Approver, revision string) (own bool, err error) {
+	if a.departing { // by the configuration, not by a commit
+		return false, nil
+	}
 	history, ok := sources.Ability[sources.History](a.m.source(a.Source).Repository)
 	if !ok {
 		return false, nil

@@ -69,6 +69,7 @@ func (a *app) finish(st *appState, res roundResult) {
 	}
 	a.report(st, res)
 	st.release = append(st.release, run.waiters...)
+	a.departed()
 }
 
 // replaceScope replaces what is known of the keys that were looked at.

@@ -4,5 +4,5 @@ package reconciler
 var EventKinds = []EventKind{
 	EventAccepted, EventRefused, EventHeld, EventSynced, EventApplied, EventDeleted, EventReleased, EventRemoved,
 	EventAdopted, EventMoved, EventDrift, EventContended, EventViolation, EventFailed, EventSuspended, EventResumed,
-	EventApproved, EventRewrite, EventAccepting, EventSync, EventOrphaned, EventForgotten,
+	EventApproved, EventRewrite, EventAccepting, EventSync, EventOrphaned, EventForgotten, EventDeparted,
 }

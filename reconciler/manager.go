@@ -38,6 +38,8 @@ type Manager struct {
 	policies map[string]*policySet
 	hosts    map[string]chan struct{}
 	signal   chan struct{} // closed and replaced when any status changed
+
+	departures chan struct{} // nothing is left of some application that departs
 }
 
 // New reads the inventory from the store. It fails when that cannot be read:
@@ -49,7 +51,7 @@ func New(ctx context.Context, opts Options) (*Manager, error) {
 		slots: make(chan struct{}, opts.RenderSlots), crew: newCrew(),
 		running: map[string]*app{}, sources: map[string]*source{}, targets: map[string]*target{},
 		policies: map[string]*policySet{}, hosts: map[string]chan struct{}{},
-		signal: make(chan struct{}), reloads: make(chan reloadRequest), ready: make(chan struct{}), stopped: make(chan struct{}),
+		signal: make(chan struct{}), departures: make(chan struct{}, 1), reloads: make(chan reloadRequest), ready: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	m.journal = &journal{events: opts.Events, save: m.commit, log: opts.Log, now: opts.Now, records: map[string]func(error){}}
 	return m, m.registry.load(ctx)
@@ -76,6 +78,8 @@ func (m *Manager) Run(ctx context.Context, config Config) error {
 		select {
 		case req := <-m.reloads:
 			req.done <- m.carryOut(life, req.config)
+		case <-m.departures:
+			m.endDepartures(life)
 		case <-ctx.Done():
 		}
 	}

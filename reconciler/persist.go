@@ -198,7 +198,7 @@ func (m *Manager) loadState(ctx context.Context, a *app) (*appState, error) {
 	if err := readJSON(ctx, m.opts.Store, appPrefix+a.Name, &st.record); err != nil {
 		return nil, err
 	}
-	if st.record.Source != a.Source { // pointed at another source: its revisions mean nothing there
+	if st.record.Source != a.Source && !a.departing { // pointed at another source: its revisions mean nothing there
 		st.record.Revision = ""
 	}
 	if err := readJSON(ctx, m.opts.Store, controlPrefix+a.Name, &a.steering.control); err != nil {

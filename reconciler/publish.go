@@ -116,6 +116,8 @@ func (a *app) situation(st *appState, s *Status) (SyncStatus, Phase, string) {
 		return OutOfSync, PhaseRetrying, fmt.Sprintf("%s failed: %s", counted(len(st.failures), "object"), describe(firstFailed(s.Failures, st.failures)))
 	case len(st.blocked) > 0:
 		return a.differs(st), PhaseRetrying, fmt.Sprintf("%s: %s", waiting(len(st.blocked)), describe(s.Failures[0]))
+	case a.departing:
+		return OutOfSync, PhaseDeleting, fmt.Sprintf("not configured any more, and its deletion policy was Delete: %s left to delete", counted(len(a.m.registry.kept(a.Name)), "object"))
 	case st.message != "":
 		return OutOfSync, PhaseWaiting, firstLine(st.message)
 	case len(st.pending) > 0:

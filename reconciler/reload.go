@@ -17,6 +17,10 @@ func (m *Manager) carryOut(ctx context.Context, config Config) error {
 	if err := m.checkTargets(config); err != nil {
 		return err
 	}
+	config, err := m.withDepartures(ctx, config)
+	if err != nil {
+		return err
+	}
 	next, err := m.openAll(ctx, config)
 	if err != nil {
 		return errors.Join(err, next.discard())
@@ -28,6 +32,9 @@ func (m *Manager) carryOut(ctx context.Context, config Config) error {
 		return errors.Join(err, next.discard())
 	}
 	apps, err := m.prepareApps(ctx, config, next)
+	if err == nil {
+		err = m.recordDepartures(ctx, config)
+	}
 	if err != nil {
 		return errors.Join(err, next.discard())
 	}
@@ -180,7 +187,7 @@ func (m *Manager) prepareApps(ctx context.Context, config Config, next *opened) 
 			}
 			targets[name] = next.targets[name]
 		}
-		if next.sources[c.Source] == nil {
+		if next.sources[c.Source] == nil && !c.departing {
 			return nil, fmt.Errorf("application %s: source %s is not configured", c.Name, c.Source)
 		}
 		if m.unchanged(c, next, targets) {
@@ -235,7 +242,9 @@ func (m *Manager) swap(ctx context.Context, config Config, next *opened, apps []
 	}
 	m.mu.Unlock()
 	m.registry.setPlaces(next.places())
-	errs := append(m.leaveBehind(ctx, config), m.forgetStranded(ctx, next))
+	errs := []error{m.rename(ctx, config, apps)}
+	errs = append(errs, m.leaveBehind(ctx, config)...)
+	errs = append(errs, m.forgetStranded(ctx, next))
 	for name, s := range oldSources {
 		if next.sources[name] != s {
 			s.stop()
@@ -289,7 +298,7 @@ func (m *Manager) stopApps(config Config, apps []*app) {
 		}
 		next.state = m.newState()
 		next.state.record, next.state.drift = a.state.record, a.state.drift
-		if next.state.record.Source != next.Source {
+		if next.state.record.Source != next.Source && !next.departing {
 			next.state.record.Revision = ""
 		}
 	}
@@ -344,6 +353,10 @@ func (m *Manager) startAll(life context.Context, next *opened, apps []*app) {
 	}
 	// Before any of them works, all are known to want something.
 	for _, a := range apps {
+		if a.departing {
+			a.depart()
+			continue
+		}
 		m.registry.resetDesire(a.Name, a.Source, a.state.record.Revision != "")
 	}
 	for _, a := range apps {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gitopsd/gitopsd/appliers"
@@ -330,9 +329,8 @@ func approvalDigest(p *plan.Plan, input string) string {
 }
 
 func needsApproval(application string, p *plan.Plan) error {
-	fact, _, _ := strings.Cut(p.Gates[0].Message, "; ") // what follows is the advice of the plan
 	return fmt.Errorf("needs an approval: %s; look at it with: gitopsd diff %s, which prints the command that approves it",
-		fact, application)
+		p.Gates[0].Message, application)
 }
 
 // acceptCandidate makes the revision the one that is applied and healed to. A

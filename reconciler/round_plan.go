@@ -47,6 +47,7 @@ func (r *round) compare(state *desiredState, keys []plan.Key) (*plan.Plan, error
 	}
 	moves, wait, undecided := reg.release(name, r.app.Source, r.place(state), r.notTakenOver(state, gone))
 	r.moves = moves
+	r.unheard(gone, moves, wait)
 	if state == r.accepted { // gated when it was accepted, and again once it is decided
 		undecided = nil
 	}
@@ -62,7 +63,7 @@ func (r *round) compare(state *desiredState, keys []plan.Key) (*plan.Plan, error
 	in.Observed = besides.observed
 	p, err := plan.Build(in, keys, plan.Options{
 		Application: name, Digest: r.m.opts.Sealer.Digest, Adopt: r.app.Adopt,
-		Prune: r.app.Prune, Budget: r.app.Budget, Drift: r.app.Drift, Contended: r.contended,
+		Prune: r.app.Prune, Budget: r.app.Budget, Undo: r.app.undo(), Drift: r.app.Drift, Contended: r.contended,
 		Handover: wait, Undecided: undecided, Foreign: foreign, Protected: r.protected,
 		Owned: reg.count(name) - len(moves), Want: state.items.len(), Epoch: r.m.opts.Epoch,
 	})
@@ -89,6 +90,9 @@ func (r *round) compare(state *desiredState, keys []plan.Key) (*plan.Plan, error
 // wishes to count. Of a revision that was restored after a start only this is
 // known: that it comes before the head, or is it.
 func (r *round) place(state *desiredState) uint64 {
+	if r.app.departing {
+		return 0 // no revision says so; see unheard
+	}
 	return cmp.Or(state.seq, r.head.seq, math.MaxUint64)
 }
 

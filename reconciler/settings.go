@@ -68,20 +68,27 @@ type PolicySetConfig struct {
 
 // Application is one path of one source, kept in step with targets.
 type Application struct {
-	Name      string
-	Digest    string
-	Source    string
-	Path      string
-	Variables map[string]any
-	Routes    []appliers.Route
-	Policies  []string
-	DependsOn []string
-	Prune     bool
-	Budget    plan.Budget
-	Adopt     plan.AdoptMode
-	Drift     []plan.DriftRule
+	Name string
+	// RenamedFrom is the name that the application had before: what belongs to that
+	// one is this one's. No other application has it.
+	RenamedFrom string
+	Digest      string
+	Source      string
+	Path        string
+	Variables   map[string]any
+	Routes      []appliers.Route
+	Policies    []string
+	DependsOn   []string
+	Prune       bool
+	Budget      plan.Budget
+	Adopt       plan.AdoptMode
+	Drift       []plan.DriftRule
 	// Protect lists kinds that are never deleted without an approval.
 	Protect []manifest.GroupKind
+	// DeletionPolicy says what becomes of the objects when the application is taken
+	// out of the configuration; default DeletionOrphan. What counts then is what the
+	// configuration before said.
+	DeletionPolicy DeletionPolicy
 	// AllowAuthor lets the author of a commit approve what it is held for.
 	AllowAuthor bool
 	// Interval between complete looks at all objects; default 5 min.
@@ -94,6 +101,8 @@ type Application struct {
 	// Suspend stops the application by configuration.
 	Suspend    bool
 	Contention Contention
+
+	departing bool // not configured any more, and its objects are to go
 }
 
 // Contention says when a field counts as fought over: healed Threshold times
@@ -153,7 +162,8 @@ const (
 	EventAccepting EventKind = "HistoryAccepted"
 	EventSync      EventKind = "SyncRequested"
 	EventOrphaned  EventKind = "ObjectOrphaned"
-	EventForgotten EventKind = "ObjectForgotten" // left behind on a target that is gone: no longer on record
+	EventForgotten EventKind = "ObjectForgotten"    // left behind on a target that is gone: no longer on record
+	EventDeparted  EventKind = "ApplicationDeleted" // taken out of the configuration, and all that it owned is gone
 )
 
 // Event is one thing that happened. It holds no object bodies and no secrets.

@@ -37,6 +37,7 @@ const (
 	PhaseRetrying  Phase = "Retrying"  // something failed, the next try has a time
 	PhaseSuspended Phase = "Suspended" // a person stopped it
 	PhaseOrphaned  Phase = "Orphaned"  // no longer configured, its objects left behind
+	PhaseDeleting  Phase = "Deleting"  // no longer configured, its objects are being deleted
 )
 
 // Status is what is known of one application: a copy, safe to keep.

@@ -207,6 +207,9 @@ func (m *Manager) AcceptHistory(ctx context.Context, by, application, revision, 
 		return "", "", errNoReason
 	}
 	s := m.source(a.Source)
+	if s == nil {
+		return "", "", fmt.Errorf("application %s: %w: it is not configured any more, and follows no source", application, ErrPrecondition)
+	}
 	accepted, err := s.accept(ctx, revision)
 	if err != nil {
 		return "", "", err
@@ -262,7 +265,9 @@ func (m *Manager) Sync(ctx context.Context, by, application string, wait bool) e
 		select {
 		case <-w:
 		case <-apps[i].done:
-			return errShutdown
+			if !apps[i].departing { // that one ends when nothing is left of it
+				return errShutdown
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -235,11 +235,12 @@ func policyLoader(p config.PolicySet) (func(context.Context, map[string][]byte) 
 func application(a config.Application) reconciler.Application {
 	s := a.Spec
 	out := reconciler.Application{
-		Name: a.Name, Digest: a.Digest, Source: s.Source, Path: s.Path, Variables: s.Variables,
+		Name: a.Name, RenamedFrom: a.RenamedFrom, Digest: a.Digest, Source: s.Source, Path: s.Path, Variables: s.Variables,
 		Policies: s.Policies, DependsOn: s.DependsOn, Prune: s.Prune.Enabled, AllowAuthor: s.Approval.AllowAuthor,
 		Budget: plan.Budget{MaxCount: int(s.Prune.MaxCount), MaxPercent: int(s.Prune.MaxPercent)},
 		Adopt:  plan.AdoptMode(s.Adopt), Interval: time.Duration(s.Interval), StaleAfter: time.Duration(s.StaleAfter),
-		RetryMax: time.Duration(s.Retry.Max), Suspend: s.Suspend,
+		DeletionPolicy: reconciler.DeletionPolicy(s.DeletionPolicy),
+		RetryMax:       time.Duration(s.Retry.Max), Suspend: s.Suspend,
 		Contention: reconciler.Contention{
 			Threshold: int(s.Contention.Threshold), Window: time.Duration(s.Contention.Window), Cooldown: time.Duration(s.Contention.Cooldown),
 		},

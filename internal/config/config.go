@@ -167,27 +167,35 @@ type Target struct {
 // Application declares one path of one source that is kept in step with targets.
 type Application struct {
 	Meta
-	Spec ApplicationSpec
+	// RenamedFrom is the value of AnnotationRenamedFrom; "" when there is none.
+	RenamedFrom string
+	Spec        ApplicationSpec
 }
+
+// AnnotationRenamedFrom names, on an Application, the name that it had before. What
+// that application owns and remembers is this one's then, and nothing is deleted
+// or written because of the new name.
+const AnnotationRenamedFrom = "gitopsd.io/renamed-from"
 
 // ApplicationSpec is the spec of an Application.
 type ApplicationSpec struct {
-	Source     string         `json:"source" required:"true" doc:"Name of the Source."`
-	Path       string         `json:"path" default:"." tree:"true" doc:"Directory or file in the source."`
-	Targets    []Route        `json:"targets" required:"true" minItems:"1" doc:"Where objects go. Each object must match exactly one of them."`
-	Policies   []string       `json:"policies,omitempty" doc:"Names of PolicySets; all must allow."`
-	Variables  map[string]any `json:"variables,omitempty" doc:"Values that templates may use. Nothing else is defined: neither the environment nor the host."`
-	Prune      Prune          `json:"prune" doc:"What happens to objects that are no longer in the source."`
-	Adopt      string         `json:"adopt" default:"identical" enum:"never,identical,always" doc:"Whether to take over an object that is there already: never, when it is as desired, or always (what was there is kept first)."`
-	Drift      Drift          `json:"drift" doc:"What to do about live fields that moved without a commit."`
-	DependsOn  []string       `json:"dependsOn,omitempty" doc:"Applications that must be synced and healthy first."`
-	Interval   Duration       `json:"interval" default:"5m" doc:"Time between two complete looks at all objects."`
-	StaleAfter Duration       `json:"staleAfter" doc:"Age of the last complete look past which the status says Stale. Default: three intervals."`
-	Retry      Retry          `json:"retry" doc:"How failed objects are tried again."`
-	Suspend    bool           `json:"suspend" default:"false" doc:"Stop the application: nothing is applied, nothing is healed."`
-	Protect    []string       `json:"protect,omitempty" kind:"one" doc:"Kinds that are never deleted without an approval. Default: Namespace, PersistentVolume, PersistentVolumeClaim and apiextensions.k8s.io/CustomResourceDefinition; a list replaces it."`
-	Approval   Approval       `json:"approval" doc:"Who may approve what is held."`
-	Contention Contention     `json:"contention" doc:"When somebody else keeps writing a field."`
+	Source         string         `json:"source" required:"true" doc:"Name of the Source."`
+	Path           string         `json:"path" default:"." tree:"true" doc:"Directory or file in the source."`
+	Targets        []Route        `json:"targets" required:"true" minItems:"1" doc:"Where objects go. Each object must match exactly one of them."`
+	Policies       []string       `json:"policies,omitempty" doc:"Names of PolicySets; all must allow."`
+	Variables      map[string]any `json:"variables,omitempty" doc:"Values that templates may use. Nothing else is defined: neither the environment nor the host."`
+	Prune          Prune          `json:"prune" doc:"What happens to objects that are no longer in the source."`
+	Adopt          string         `json:"adopt" default:"identical" enum:"never,identical,always" doc:"Whether to take over an object that is there already: never, when it is as desired, or always (what was there is kept first)."`
+	Drift          Drift          `json:"drift" doc:"What to do about live fields that moved without a commit."`
+	DependsOn      []string       `json:"dependsOn,omitempty" doc:"Applications that must be synced and healthy first."`
+	Interval       Duration       `json:"interval" default:"5m" doc:"Time between two complete looks at all objects."`
+	StaleAfter     Duration       `json:"staleAfter" doc:"Age of the last complete look past which the status says Stale. Default: three intervals."`
+	Retry          Retry          `json:"retry" doc:"How failed objects are tried again."`
+	Suspend        bool           `json:"suspend" default:"false" doc:"Stop the application: nothing is applied, nothing is healed."`
+	Protect        []string       `json:"protect,omitempty" kind:"one" doc:"Kinds that are never deleted without an approval. Default: Namespace, PersistentVolume, PersistentVolumeClaim and apiextensions.k8s.io/CustomResourceDefinition; a list replaces it."`
+	DeletionPolicy string         `json:"deletionPolicy" default:"Orphan" enum:"Orphan,Delete" doc:"What becomes of the objects when the application is taken out of the configuration: Orphan leaves and lists them, Delete deletes them, through prune budget and approval. What counts is what stood there before it was taken out."`
+	Approval       Approval       `json:"approval" doc:"Who may approve what is held."`
+	Contention     Contention     `json:"contention" doc:"When somebody else keeps writing a field."`
 }
 
 // Route is one target of an application and the objects that go there. Empty

@@ -89,8 +89,9 @@ func TestDefaults(t *testing.T) {
 		Prune: config.Prune{Enabled: true, MaxCount: 10, MaxPercent: 20},
 		Adopt: "identical", Drift: config.Drift{Mode: "heal"},
 		Interval: minutes(5), StaleAfter: minutes(15), Retry: config.Retry{Max: minutes(5)},
-		Protect:    config.DefaultProtect(),
-		Contention: config.Contention{Threshold: 3, Window: minutes(10), Cooldown: minutes(30)},
+		Protect:        config.DefaultProtect(),
+		Contention:     config.Contention{Threshold: 3, Window: minutes(10), Cooldown: minutes(30)},
+		DeletionPolicy: "Orphan",
 	}
 	if diff := cmp.Diff(want, c.Applications[0].Spec); diff != "" {
 		t.Errorf("application (-want +got):\n%s", diff)

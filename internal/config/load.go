@@ -129,9 +129,9 @@ func (l *loader) decode(obj *manifest.Object) []fieldProblem {
 		t.Digest = digest(map[string]json.RawMessage{t.Kind: t.Config})
 		l.config.Targets = append(l.config.Targets, t)
 	case KindApplication:
-		a := Application{Meta: meta}
+		a := Application{Meta: meta, RenamedFrom: obj.Annotations()[AnnotationRenamedFrom]}
 		decodeSpec(&d, obj, &a.Spec, func() { c.application(&a.Spec) })
-		a.Digest = digest(a.Spec)
+		a.Digest = digest([]any{a.RenamedFrom, a.Spec})
 		l.config.Applications = append(l.config.Applications, a)
 	}
 	return append(d.problems, c.problems...)

@@ -36,7 +36,26 @@ func (l *loader) references() {
 			l.refer(names, a.Meta, KindApplication, item("/spec/dependsOn", j), KindApplication, d)
 		}
 	}
+	l.renames()
 	l.cycles()
+}
+
+// renames refuses a former name that is in use, or that two claim.
+func (l *loader) renames() {
+	heirs := map[string]string{}
+	for _, a := range l.config.Applications {
+		from := a.RenamedFrom
+		if from == "" {
+			continue
+		}
+		at := manifest.Pointer("/metadata/annotations").Child(AnnotationRenamedFrom)
+		if origin, used := l.seen[KindApplication+" "+from]; used {
+			l.report(a.Origin, KindApplication+" "+a.Name, fieldProblem{at, "names application " + strconv.Quote(from) + ", which is still declared at " + origin.String(), "remove that one, or this annotation"})
+		} else if heir := heirs[from]; heir != "" {
+			l.report(a.Origin, KindApplication+" "+a.Name, fieldProblem{at, "names " + strconv.Quote(from) + ", which application " + heir + " was renamed from too", "keep one of the annotations"})
+		}
+		heirs[from] = a.Name
+	}
 }
 
 func item(at manifest.Pointer, i int) manifest.Pointer { return at.Child(strconv.Itoa(i)) }

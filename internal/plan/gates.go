@@ -55,7 +55,7 @@ func (b *builder) gates(p *Plan) []Gate {
 		slices.SortFunc(changes, GatedChange.compare)
 		gates = append(gates, Gate{Kind: kind, Message: fmt.Sprintf(format, args...), Hint: hint, Changes: changes})
 	}
-	const restore, raise = "the files can be restored instead", "the limit can be raised instead"
+	restore, raise := cmp.Or(b.opts.Undo, "the files can be restored")+" instead", "the limit can be raised instead"
 	n, owned := len(leaving), max(b.opts.Owned, len(leaving)-besides)
 	deletes, measure := fmt.Sprintf("%d deletes", n), "of"
 	if besides > 0 {

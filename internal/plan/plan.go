@@ -372,7 +372,10 @@ type Options struct {
 	// Prune false keeps what is no longer desired and reports it as blocked.
 	Prune  bool
 	Budget Budget
-	Drift  []DriftRule
+	// Undo says how deletes are taken back, in words for a person: "" means
+	// "the files can be restored".
+	Undo  string
+	Drift []DriftRule
 	// Contended are fields that somebody else keeps writing: reported, not
 	// written, until the fight is over.
 	Contended map[FieldRef]bool
