@@ -206,7 +206,7 @@ func (s *sim) renameAndDelete(at int, after bool) (crashed bool) {
 			s.without("web")
 			s.app("shop", "web", func(a *Application) { a.RenamedFrom, a.Budget.MaxPercent = "web", -1 })
 			s.commit(map[string]string{"web/b.yaml": ""}) // its delete is still owed
-			_ = s.reload() // the crash is an error of it, maybe
+			_ = s.reload()                                // the crash is an error of it, maybe
 		},
 		func() {
 			s.without("gone")
