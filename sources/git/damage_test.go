@@ -63,12 +63,13 @@ type worn struct {
 	content []map[string]string // of each
 	mirrors []string            // directories for Options.Dir
 	dir     string              // for copies
+	child   []string            // a process that fetches
 }
 
 const kept = 1 // index of the commit that is held in the mirrors
 
 func newWorn(t *testing.T) *worn {
-	w := &worn{place: localPlace(t), dir: t.TempDir()}
+	w := &worn{place: localPlace(t), dir: t.TempDir(), child: buildFetcher(t)}
 	files := map[string]string{}
 	for i := range 8 {
 		files[fmt.Sprintf("d%d/f%d.yaml", i%3, i)] = strings.Repeat(fmt.Sprint("line ", i, "\n"), 20)
@@ -140,6 +141,9 @@ func (w *worn) run(t *testing.T, seed uint64, noticed, healed *atomic.Int64) (wh
 	}
 	defer os.RemoveAll(o.Dir)
 	o.CompactPacks = []int{3, 50}[rng.IntN(2)]
+	if seed%10 == 0 { // it costs more to start one than all the rest
+		o.Child = w.child
+	}
 	if err := os.CopyFS(o.Dir, os.DirFS(w.mirrors[rng.IntN(len(w.mirrors))])); err != nil {
 		return "", err
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
@@ -215,7 +216,7 @@ func (r *Repository) download(ctx context.Context, m *mirror, ref string, hash p
 	if err != nil {
 		return err
 	}
-	haves, err := m.haves(ctx)
+	haves, err := m.haves(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -275,18 +276,23 @@ func wantsFor(ar *packp.AdvRefs, ref string, hash plumbing.Hash) ([]plumbing.Has
 	return all, nil
 }
 
-// maxHaves bounds the commits that are offered as known. A revision that
-// descends from one fetched before is met by the first of them.
-const maxHaves = 256
+// maxHaves bounds the commits that are offered as known, each of which is read for
+// its parents. A revision that descends from one fetched before is met by the
+// first of them; one that replaced more than these brings its history again.
+const maxHaves = 64
 
-// haves lists commits of the mirror, from its refs backwards.
-func (m *mirror) haves(ctx context.Context) ([]plumbing.Hash, error) {
+// haves lists commits of the mirror, from its refs backwards: first what ref
+// stood at when it was last fetched.
+func (m *mirror) haves(ctx context.Context, ref string) ([]plumbing.Hash, error) {
 	seen := map[plumbing.Hash]bool{}
 	var queue, out []plumbing.Hash
 	for _, prefix := range []string{tipRefs, keepRefs} {
 		refs, err := m.refs(prefix)
 		if err != nil {
 			return nil, err
+		}
+		if last, ok := refs[strings.TrimPrefix(tipRef(ref), prefix)]; ok {
+			queue = append(queue, last)
 		}
 		for _, name := range slices.Sorted(maps.Keys(refs)) {
 			queue = append(queue, refs[name])

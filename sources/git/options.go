@@ -34,7 +34,7 @@ type Options struct {
 	Proxy Proxy
 	// Limits bound what the repository may cost.
 	Limits Limits
-	// CompactPacks is the number of packs at which they are merged. Default 50.
+	// CompactPacks is the number of packs at which they are merged. Default 20.
 	CompactPacks int
 	// AllowAddress is asked about every resolved address before it is connected
 	// to, that of a proxy included; an error refuses it. Nil allows all.
@@ -75,7 +75,7 @@ type Proxy struct {
 }
 
 const (
-	defaultCompact = 50
+	defaultCompact = 20
 	defaultUser    = "git"
 )
 
