@@ -81,6 +81,7 @@ func (s *sim) scenario() []func() {
 		step(map[string]string{"a/y.yaml": "", "b/y.yaml": thing("y", "1")}),                            // moves
 		step(map[string]string{"a/n.yaml": addressed("n2", "place", "1"), "b/m.yaml": thing("m", "1")}), // another object
 		step(map[string]string{"a/n.yaml": addressed("n3", "place", "2")}),                              // renamed in place
+		step(map[string]string{"b/m.yaml": addressed("m", "elsewhere", "1")}),                           // moves under its name
 		func() { s.worlds["one"].SetField("hand", where("x"), "/spec/value", int64(9)) },                // drift
 		step(map[string]string{"b/z.yaml": "", "b/y.yaml": thing("y", "3")}),
 	}
@@ -155,7 +156,7 @@ func (s *sim) restart() {
 // checkWorld holds that the world is what the scenario ends with.
 func (s *sim) checkWorld(name string) {
 	want := map[string]any{
-		where("x"): int64(2), where("y"): int64(3), where("m"): int64(1), where("s"): int64(1), "memory:place": int64(2), where("stranger"): int64(7),
+		where("x"): int64(2), where("y"): int64(3), "memory:elsewhere": int64(1), where("s"): int64(1), "memory:place": int64(2), where("stranger"): int64(7),
 	}
 	live := s.worlds["one"].List()
 	if len(live) != len(want) {

@@ -91,11 +91,8 @@ type round struct {
 	// undecided are the deletes that the candidate would bring unless another
 	// application, whose wishes are not known, takes the objects over.
 	undecided map[plan.Key]bool
-	// former is what the last look found at the old addresses of objects that were
-	// moved before their first write was confirmed.
-	former   map[plan.Key]plan.Observed
-	approval *Approval
-	started  time.Time
+	approval  *Approval
+	started   time.Time
 
 	// waited: a change waited for another one of this round; met: such a one turned
 	// out to be complete after all.

@@ -202,7 +202,12 @@ func (r *round) observeCandidate(ctx context.Context, _ *Candidate) error {
 		scope = append(append(scope, r.candidate.allKeys()...), r.m.registry.keys(r.app.Name)...)
 		r.full = true
 	}
-	r.setScope(dedupe(scope))
+	parted, err := r.part(ctx, r.candidate, dedupe(scope))
+	if err != nil {
+		return err // pending: the store did not take it
+	}
+	r.dirty = append(r.dirty, parted...) // if it is not accepted, they are looked at as they were
+	r.setScope(dedupe(append(scope, parted...)))
 	r.arm(r.candidate, r.delta)
 	r.observe(ctx, r.candidate)
 	return ctx.Err()

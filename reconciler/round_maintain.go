@@ -24,7 +24,12 @@ func (r *round) maintain(ctx context.Context) {
 		return
 	}
 	r.phase(PhaseObserving)
-	r.setScope(dedupe(scope))
+	parted, err := r.part(ctx, r.accepted, dedupe(scope))
+	if err != nil {
+		r.out.message, r.out.broken = err.Error(), true
+		return
+	}
+	r.setScope(dedupe(append(scope, parted...)))
 	r.arm(r.accepted, nil)
 	r.observe(ctx, r.accepted)
 	r.phase(PhasePlanning)

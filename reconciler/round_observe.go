@@ -69,7 +69,6 @@ func (r *round) observeKeys(ctx context.Context, state *desiredState, keys []pla
 		defer mu.Unlock()
 		maps.Copy(answers, got)
 	})
-	r.observeFormer(ctx, state, keys)
 	r.m.opts.Metrics.observedObjects(r.app.Name, len(keys))
 	r.out.observed = r.out.observed.edit(func(t *keyMapTxn[plan.Observed]) {
 		for _, k := range keys {
@@ -80,27 +79,6 @@ func (r *round) observeKeys(ctx context.Context, state *desiredState, keys []pla
 			}
 			t.set(k, o)
 		}
-	})
-}
-
-// observeFormer asks about the addresses on record of keys that are desired at
-// another one by now, where it is not known whether their first write happened.
-func (r *round) observeFormer(ctx context.Context, state *desiredState, keys []plan.Key) {
-	byTarget := map[string][]appliers.Query{}
-	for _, k := range keys {
-		item, wanted := state.items.get(k)
-		e, owned := r.m.registry.entry(r.app.Name, k)
-		if wanted && owned && e.Unconfirmed() && e.Locator != item.Locator {
-			byTarget[k.Target] = append(byTarget[k.Target], appliers.Query{Key: k, Locator: e.Locator, Token: e.Token, Fields: plan.Fields(nil, &e)})
-		}
-	}
-	r.former = map[plan.Key]plan.Observed{}
-	var mu sync.Mutex
-	each(byTarget, func(name string, queries []appliers.Query) {
-		got := r.m.target(name).observe(ctx, queries)
-		mu.Lock()
-		defer mu.Unlock()
-		maps.Copy(r.former, got)
 	})
 }
 

@@ -134,7 +134,6 @@ func (r *round) input(state *desiredState) plan.Input {
 			return o
 		},
 		ByLocator: func(target, address string) (plan.Key, bool) { return reg.at(name, target, address) },
-		Former:    func(k plan.Key) plan.Observed { return r.former[k] },
 		DesiredAt: func(target, address string) []plan.Key {
 			if k, ok := state.locators.Get(locatorKey(reg.placed(target), address)); ok {
 				return []plan.Key{k}

@@ -168,15 +168,8 @@ func TestBuildCases(t *testing.T) {
 		"other-type-identical": func(w *world) {
 			w.want("a", one).there("a", m{}).instead[file("a")] = "a directory"
 		},
-		"same-locator": func(w *world) { w.wantAt("a", "/srv/x", one).wantAt("b", "/srv/x", one) },
-		"moved":        func(w *world) { w.want("a", one).applied().wantAt("a", "/srv/new", one).wantAt("b", path("a"), one) },
-		"moved-unwritten": func(w *world) {
-			begun(w.want("a", one).want("b", one), "a").gone("a").wantAt("a", "/srv/new", one)
-		},
-		"moved-written": func(w *world) { begun(w.want("a", one), "a").wantAt("a", "/srv/new", one) },
-		"moved-unread": func(w *world) {
-			begun(w.want("a", one), "a").gone("a").wantAt("a", "/srv/new", one).unknown[file("a")] = "connection refused"
-		},
+		"same-locator":  func(w *world) { w.wantAt("a", "/srv/x", one).wantAt("b", "/srv/x", one) },
+		"moved":         func(w *world) { w.want("a", one).applied().wantAt("a", "/srv/new", one).wantAt("b", path("a"), one) },
 		"order":         orderCase,
 		"delete-blocks": deleteBlocks,
 		"gate-empty":    func(w *world) { w.want("a", one).applied().drop("a") },

@@ -73,8 +73,10 @@ func (b *builder) forbidden(w *want) bool {
 		}
 		w.c.TransferFrom = holder
 	}
-	if w.owned && w.entry.Locator != "" && w.d.Locator != "" && w.entry.Locator != w.d.Locator && b.moved(w) {
-		return true
+	// A name that is wanted at another address is two objects, which the caller gives
+	// two keys: under one, the old one would be lost.
+	if w.owned && w.entry.Locator != "" && w.d.Locator != "" && w.entry.Locator != w.d.Locator {
+		return w.block("on record at %s and desired at %s under one name; give the new one another metadata.name, or, if its target was changed, put that back", w.entry.Locator, w.d.Locator)
 	}
 	if reason, is := unknown(w.obs); is {
 		return w.block("%s", reason)
@@ -83,29 +85,6 @@ func (b *builder) forbidden(w *want) bool {
 		return w.block("carries the mark of application %q; remove it there, or here", owner)
 	}
 	return false
-}
-
-// moved blocks a key that is at one locator and desired at another: the old
-// object would be lost. Where only a first write was begun at the old one, a look
-// there tells: if nothing of it is there, there is nothing to lose, and the key
-// starts anew at the other.
-func (b *builder) moved(w *want) bool {
-	from, to := w.entry.Locator, w.d.Locator
-	if w.entry.Unconfirmed() && w.entry.Token == "" {
-		obs := Observed{}
-		if b.in.Former != nil {
-			obs = b.in.Former(w.c.Key)
-		}
-		if reason, is := unknown(obs); is {
-			return w.block("moved from %s to %s before its first write was confirmed, and whether that happened is not known: %s; it goes on once the target tells", from, to, reason)
-		}
-		ours := b.opts.Application != "" && obs.Owner == b.opts.Application
-		if obs.Presence == Absent || b.strange(obs, w.entry) != "" || !ours && b.evidence(w.entry, obs.Object) == evidenceOther {
-			w.entry, w.owned = Entry{}, false
-			return false
-		}
-	}
-	return w.block("moved from %s to %s under one name; if the object was changed, give it a new metadata.name, so that the old one can be deleted; if its target was, put that back, or give the new place a target with another name", from, to)
 }
 
 func (w *want) block(format string, args ...any) bool {

@@ -73,55 +73,6 @@ func TestUnrecordedWriteStaysOurs(t *testing.T) {
 	}
 }
 
-// begun brings everything to what is desired, but for the first write of one
-// object: of that only the beginning is on record.
-func begun(w *world, name string) *world {
-	return w.applied().entry(name, func(e *Entry) { e.State, e.Writing, e.Applied = EntryPending, e.Applied, nil })
-}
-
-// TestMovedBeforeItWasWritten: an object gets another address while its first
-// write was begun and never confirmed. What the old address holds decides whether
-// anything would be lost there (rows D-49 and D-55).
-func TestMovedBeforeItWasWritten(t *testing.T) {
-	one := m{"mode": "0600", "content": "a\n"}
-	cases := map[string]struct {
-		live  m // at the old address
-		mark  string
-		token string
-		want  string
-	}{
-		"nothing was written":     {want: "create"},
-		"written":                 {live: one, want: "none BLOCKED"},
-		"half written":            {live: m{"mode": "0600", "content": "x"}, want: "none BLOCKED"},
-		"nothing to compare":      {live: m{}, want: "none BLOCKED"},
-		"a stranger's":            {live: m{"mode": "0755", "content": "s\n"}, want: "create"},
-		"a stranger's, marked":    {live: one, mark: "shop", want: "create"},
-		"other content, our mark": {live: m{"mode": "0755", "content": "s\n"}, mark: "web", want: "none BLOCKED"},
-		"may still be written":    {token: "job 7", want: "none BLOCKED"},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			w := begun(newWorld().want("a", one), "a").gone("a").wantAt("a", "/srv/new", one)
-			w.entry("a", func(e *Entry) { e.Token = c.token })
-			if c.live != nil {
-				w.there("a", c.live)
-			}
-			w.marks[path("a")] = c.mark
-			p := w.build(t)
-			if len(p.Changes) != 1 || facts(&p.Changes[0]) != c.want {
-				t.Fatalf("want %q\n%s", c.want, story(t, p))
-			}
-			if e := p.Changes[0].Entry; p.Changes[0].Action == Create && (e.Locator != "/srv/new" || e.State != EntryPending || e.Adopted) {
-				t.Errorf("entry %+v", e)
-			}
-			w.apply(p)
-			if p.Changes[0].Blocked == "" && !w.build(t).Empty() {
-				t.Errorf("not converged\n%s", story(t, w.build(t)))
-			}
-		})
-	}
-}
-
 func facts(c *Change) string {
 	s := string(c.Action)
 	if c.Adopting {

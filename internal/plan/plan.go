@@ -402,10 +402,6 @@ type Input struct {
 	Desired   func(Key) (Desired, bool)
 	Inventory func(Key) (Entry, bool)
 	Observed  func(Key) Observed // an unanswered key has PresenceUnknown
-	// Former answers about the locator of a key's entry where the first write was
-	// never confirmed (Entry.Unconfirmed) and the key is desired at another one by
-	// now: whether that write happened is to be seen there. Nil knows nothing.
-	Former func(Key) Observed
 	// ByLocator returns the key of the inventory entry that holds a locator on a
 	// target. Nil looks at the scope alone.
 	ByLocator func(target, locator string) (Key, bool)

@@ -137,7 +137,6 @@ func (w *world) input() Input {
 		Desired:   func(k Key) (Desired, bool) { d, ok := w.desired[k]; return d, ok },
 		Inventory: func(k Key) (Entry, bool) { e, ok := w.entries[k]; return e, ok },
 		Observed:  w.observe,
-		Former:    w.former,
 		ByLocator: w.holder,
 		DesiredAt: func(target, locator string) []Key {
 			var out []Key
@@ -192,23 +191,6 @@ func (w *world) observe(k Key) Observed {
 		panic(err)
 	}
 	return Observed{Presence: Present, Object: o, Version: string(o.Hash()[:8]), Owner: w.marks[locator], Removes: w.removes[k], Instead: w.instead[k]}
-}
-
-// former answers about the address on record.
-func (w *world) former(k Key) Observed {
-	if reason, ok := w.unknown[k]; ok {
-		return Observed{Reason: reason}
-	}
-	at := w.entries[k].Locator
-	content, ok := w.live[at]
-	if !ok {
-		return Observed{Presence: Absent}
-	}
-	o, err := manifest.New(manifest.Clone(content).(m), manifest.Origin{})
-	if err != nil {
-		panic(err)
-	}
-	return Observed{Presence: Present, Object: o, Owner: w.marks[at]}
 }
 
 // keys are all keys of the world, sorted; also of objects that are only there,
