@@ -131,7 +131,8 @@ type Applier interface {
 	// Change.Entry.MovedFrom): such a Delete is Released. Once ctx ends, operations not
 	// begun are Refused with a class of Retry. Work that is shared by the
 	// operations (syncing a directory, reloading a service) is done once, before
-	// Apply returns.
+	// Apply returns. Where such work fails, the write is Uncertain and Observe answers
+	// Observed.Unfinished for it; an Update whose Change has no Fields does the rest alone.
 	Apply(ctx context.Context, ops []Operation) []Result
 }
 

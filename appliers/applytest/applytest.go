@@ -5,6 +5,7 @@ package applytest
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,6 +51,9 @@ type Fixture struct {
 	// Records says that the target knows by marks or a ledger what it wrote, and
 	// releases what these do not show as the application's instead of deleting it.
 	Records bool
+	// Owe makes something fail that has to follow the write of the object it returns,
+	// until mend is called. Nil says that nothing follows a write.
+	Owe func(t *testing.T) (obj *manifest.Object, mend func())
 	// Foreign says that fields of other writers are refused rather than taken over.
 	Foreign bool
 }
@@ -60,7 +64,7 @@ func Run(t *testing.T, h Harness) {
 		name string
 		run  func(*testing.T, Harness)
 	}{
-		{"Resolve", resolve}, {"Observe", observe}, {"Write", write}, {"Results", results},
+		{"Resolve", resolve}, {"Observe", observe}, {"Write", write}, {"Results", results}, {"Unfinished", unfinished},
 		{"Adopt", adopt}, {"Release", release}, {"Marks", marks}, {"Watch", watch}, {"Place", place}, {"Concurrency", concurrency}, {"Close", closing},
 	}
 	for _, g := range groups {
@@ -190,13 +194,18 @@ func describe(o plan.Observed) string {
 	case plan.Absent:
 		return "absent"
 	case plan.Present:
-		return "present " + string(manifest.Canonical(o.Object.Content()))
+		return strings.TrimSpace("present " + string(manifest.Canonical(o.Object.Content())) + " " + o.Unfinished)
 	default:
 		return "unknown: " + o.Reason
 	}
 }
 
 func (th thing) asDesired(o plan.Observed) bool {
+	return th.inPlace(o) && o.Unfinished == ""
+}
+
+// inPlace reports whether no field differs, whatever has still to follow.
+func (th thing) inPlace(o plan.Observed) bool {
 	return o.Presence == plan.Present && len(differences(th.resolved.Object, o.Object)) == 0
 }
 

@@ -131,6 +131,39 @@ func results(t *testing.T, h Harness) {
 	})
 }
 
+// unfinished: what has to follow a write and failed is told as the rest of it and
+// as no difference, also after a restart, until an Apply of the same has done it.
+func unfinished(t *testing.T, h Harness) {
+	w := open(t, h)
+	if w.Owe == nil {
+		return // nothing follows a write
+	}
+	obj, mend := w.Owe(t)
+	th := w.resolve(t, obj)
+	owed := func(o plan.Observed) bool { return th.inPlace(o) && o.Unfinished != "" }
+	failed := func(op appliers.Operation) {
+		t.Helper()
+		if r := w.Applier.Apply(ctx(t), []appliers.Operation{op})[0]; r.Outcome != appliers.Uncertain || r.Err == nil {
+			t.Errorf("%s, what follows fails: %v %v, want uncertain", op.Change.Action, r.Outcome, r.Err)
+		}
+	}
+	failed(th.operation(plan.Create, plan.Observed{}))
+	w.catchUp(t, th.query(), owed)
+	w.Applier = w.Reopen(t)
+	seen := w.catchUp(t, th.query(), owed)
+	writes := w.Writes()
+	failed(th.operation(plan.Update, seen))
+	w.catchUp(t, th.query(), owed)
+	mend()
+	if r := w.do(t, th.operation(plan.Update, seen))[0]; r.Outcome != appliers.Done {
+		t.Errorf("once it can be done: %v %v", r.Outcome, r.Err)
+	}
+	w.catchUp(t, th.query(), th.asDesired)
+	if got := w.Writes() - writes; got != 0 {
+		t.Errorf("what follows the write wrote the object %d times", got)
+	}
+}
+
 func adopt(t *testing.T, h Harness) {
 	t.Run("identical content is only recorded", func(t *testing.T) {
 		w := open(t, h)

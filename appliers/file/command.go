@@ -111,7 +111,11 @@ func (r *run) reload(ctx context.Context) {
 		err := r.runFor(ctx, name, waiting[name])
 		for _, j := range waiting[name] {
 			if err != nil {
-				j.end(appliers.Result{Outcome: appliers.Uncertain, Err: fmt.Errorf("the file is in place, but its onChange has not succeeded and is tried again: %w", err)})
+				done := "in place"
+				if j.deletes() {
+					done = "gone"
+				}
+				j.end(appliers.Result{Outcome: appliers.Uncertain, Err: fmt.Errorf("%s is %s, but its onChange has not succeeded and is tried again: %w", j.path, done, err)})
 				continue
 			}
 			j.done()

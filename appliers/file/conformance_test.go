@@ -234,8 +234,9 @@ func fixture(t *testing.T, root, kind string) *applytest.Fixture {
 	if err := os.Mkdir(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	h := hostAt(t, root, "")
-	return &applytest.Fixture{
+	broken := filepath.Join(realDir(t), "broken")
+	h := hostAt(t, root, fmt.Sprintf(`, "commands": {"reload": {"run": ["test", "!", "-e", %q]}}`, broken))
+	f := &applytest.Fixture{
 		Applier: h.Applier, Records: true,
 		Reopen: func(t *testing.T) appliers.Applier { return h.reopen(t) },
 		Writes: func() int { return h.effectCount(writes...) },
@@ -257,6 +258,20 @@ func fixture(t *testing.T, root, kind string) *applytest.Fixture {
 			}
 		},
 	}
+	if kind == kindFile { // no other has a command that follows
+		f.Owe = func(t *testing.T) (*manifest.Object, func()) {
+			if err := os.WriteFile(broken, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			spec := map[string]any{"path": filepath.Join(root, "served"), "content": "x\n", "onChange": "reload"}
+			return object(t, kind, "served", spec), func() {
+				if err := os.Remove(broken); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	return f
 }
 
 // byHand makes what an object declares, without an applier.
@@ -368,8 +383,8 @@ func (h *host) must(t testing.TB, op appliers.Operation) appliers.Result {
 // converged fails unless what is there is as desired.
 func (h *host) converged(t testing.TB, obj *manifest.Object) {
 	t.Helper()
-	if o := h.see(t, obj); o.Presence != plan.Present || !manifest.Equal(o.Object.Spec(), h.resolve(t, obj).Object.Spec()) {
-		t.Errorf("%s: %v %s\nwant %s", obj.ID(), o.Presence, text(o.Object), text(h.resolve(t, obj).Object))
+	if o := h.see(t, obj); o.Presence != plan.Present || o.Unfinished != "" || !manifest.Equal(o.Object.Spec(), h.resolve(t, obj).Object.Spec()) {
+		t.Errorf("%s: %v %s %s\nwant %s", obj.ID(), o.Presence, text(o.Object), o.Unfinished, text(h.resolve(t, obj).Object))
 	}
 }
 

@@ -100,7 +100,9 @@ func (v *view) answer(ctx context.Context, q appliers.Query) (plan.Observed, err
 		if waiting && run.Gone && q.Desired == nil {
 			// The file is gone, the command that its removal calls for has not
 			// succeeded: until then there is something left to delete.
-			return v.present(q, map[string]any{"path": q.Locator}, "gone")
+			o, err := v.present(q, map[string]any{"path": q.Locator}, "gone")
+			o.Unfinished = owed(run.Command)
+			return o, err
 		}
 		return plan.Observed{Presence: plan.Absent}, nil
 	}
@@ -108,12 +110,11 @@ func (v *view) answer(ctx context.Context, q appliers.Query) (plan.Observed, err
 	if err != nil {
 		return plan.Observed{}, err
 	}
-	if waiting {
-		delete(m, "onChange")
-	}
 	o, err := v.present(q, m, l.version())
 	if l.kind() != q.Key.ID.Kind {
 		o.Instead = l.typeOf()
+	} else if name, asked := m["onChange"].(string); waiting && asked {
+		o.Unfinished = owed(name)
 	}
 	if err == nil && l.typ == unix.S_IFDIR {
 		o.Removes, err = removes(t, q.Locator, m)
@@ -123,6 +124,9 @@ func (v *view) answer(ctx context.Context, q appliers.Query) (plan.Observed, err
 	}
 	return o, err
 }
+
+// owed says that a command has still to run.
+func owed(command string) string { return "onChange " + command + " is still owed" }
 
 // present answers with a live object. One that is as desired shares the desired
 // object's content, which is what nearly all of them are at nearly all times.

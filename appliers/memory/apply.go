@@ -53,8 +53,12 @@ func (a *Applier) one(f Faults, op appliers.Operation) appliers.Result {
 		name = effect.TargetDelete
 	}
 	var result appliers.Result
+	var rest error
+	if f.Rest != nil {
+		rest = f.Rest(op)
+	}
 	err := a.env.Effect(name, op.Change.Key.String(), func() error {
-		result = a.write(op)
+		result = a.write(op, rest)
 		return nil
 	})
 	if err == nil && f.LostReply != nil && f.LostReply(op) && result.Outcome != appliers.Refused {
@@ -66,8 +70,8 @@ func (a *Applier) one(f Faults, op appliers.Operation) appliers.Result {
 	return result
 }
 
-// write changes the world, or says why not.
-func (a *Applier) write(op appliers.Operation) appliers.Result {
+// write changes the world, or says why not. rest is why what follows does not succeed.
+func (a *Applier) write(op appliers.Operation, rest error) appliers.Result {
 	w, c := a.world, op.Change
 	locator, err := locatorOf(c)
 	if err != nil {
@@ -92,13 +96,21 @@ func (a *Applier) write(op appliers.Operation) appliers.Result {
 		return appliers.Result{Outcome: appliers.Refused, Err: err}
 	}
 	if same {
-		return appliers.Result{Outcome: appliers.Done}
+		return t.follow(t.owed, rest)
 	}
 	if a.is.Async != nil && c.Action != plan.Adopt {
 		return a.accept(t, next, c.Entry.Token)
 	}
 	w.countWrite(t.now, next, c.Action)
 	w.put(t, next)
+	return t.follow(next != nil && (t.owed || c.Action != plan.Adopt), rest)
+}
+
+// follow does what follows a write, where there is something to follow.
+func (t *thing) follow(owed bool, rest error) appliers.Result {
+	if t.owed = owed && rest != nil; t.owed {
+		return appliers.Result{Outcome: appliers.Uncertain, Err: fmt.Errorf("written, but what follows has not succeeded: %w", rest)}
+	}
 	return appliers.Result{Outcome: appliers.Done}
 }
 

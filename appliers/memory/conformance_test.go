@@ -1,6 +1,7 @@
 package memory_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -115,6 +116,11 @@ func harness(is memory.Personality, faults func(*memory.World)) applytest.Harnes
 			}
 			if faults != nil {
 				faults(world)
+			} else if is.Async == nil && !is.Batch {
+				f.Owe = func(t *testing.T) (*manifest.Object, func()) {
+					world.SetFaults(memory.Faults{Rest: func(appliers.Operation) error { return errors.New("reload: exit status 1") }})
+					return variant(t, "served", 1), func() { world.SetFaults(memory.Faults{}) }
+				}
 			}
 			return f
 		},

@@ -73,6 +73,10 @@ type Faults struct {
 	LostReply func(appliers.Operation) bool
 	// Refuse refuses an operation with the returned error; nil lets it pass.
 	Refuse func(appliers.Operation) error
+	// Rest fails what follows the write of an operation, if it returns an error: the
+	// write is made, the answer Uncertain, and the object is observed as unfinished
+	// until the same is applied and nothing fails. Writes that are Pending have no rest.
+	Rest func(appliers.Operation) error
 	// UnknownKind fails discovery of a kind with the returned error; nil lets it
 	// pass. Takes then answers Unknown, and Resolve an ErrUndecided.
 	UnknownKind func(manifest.GroupKind) error

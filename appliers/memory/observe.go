@@ -79,6 +79,9 @@ func (a *Applier) look(q appliers.Query) plan.Observed {
 	if s.mark != nil && a.is.Marks {
 		seen.Owner = s.mark.application
 	}
+	if t.owed {
+		seen.Unfinished = "what follows the write is still owed"
+	}
 	return seen
 }
 

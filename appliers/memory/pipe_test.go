@@ -190,8 +190,9 @@ func placer(t *testing.T, a appliers.Applier) appliers.Placer {
 	return p
 }
 
-// Undeclared things that go besides are named on both ends.
-func TestPipeNamesRemovals(t *testing.T) {
+// Undeclared things that go besides, and what a write has left to do, are named on
+// both ends.
+func TestPipeNamesWhatIsBeside(t *testing.T) {
 	near, far := net.Pipe()
 	sealer, err := manifest.NewSealer([]byte(strings.Repeat("one key...", 4)))
 	if err != nil {
@@ -211,6 +212,9 @@ func TestPipeNamesRemovals(t *testing.T) {
 	if d := cmp.Diff(want, r.Removed); d != "" {
 		t.Errorf("-want +got\n%s", d)
 	}
+	if got := seen[k].Unfinished; got != "a reload is owed" {
+		t.Errorf("unfinished %q", got)
+	}
 	if got := c.Place(); got != "there" {
 		t.Errorf("place %q", got)
 	}
@@ -228,7 +232,7 @@ func (exclusive) Place() string { return "there" }
 func (exclusive) Observe(_ context.Context, queries []appliers.Query) (map[plan.Key]plan.Observed, error) {
 	return map[plan.Key]plan.Observed{queries[0].Key: {
 		Presence: plan.Present, Object: queries[0].Desired,
-		Removes: plan.Removal{Field: "/spec/strangers", Addresses: []string{"/spec/strangers one"}},
+		Removes: plan.Removal{Field: "/spec/strangers", Addresses: []string{"/spec/strangers one"}}, Unfinished: "a reload is owed",
 	}}, nil
 }
 

@@ -77,6 +77,8 @@ type wireObserved struct {
 	Owner    string       `json:",omitempty"`
 	Writer   string       `json:",omitempty"`
 	Removes  plan.Removal `json:",omitzero"`
+	// Unfinished is what follows the last write and is still to be done.
+	Unfinished string `json:",omitempty"`
 }
 
 type wireResult struct {
@@ -238,7 +240,7 @@ func unpackOps(s *manifest.Sealer, wire []wireOperation) ([]appliers.Operation, 
 func packObserved(answers map[plan.Key]plan.Observed) []wireObserved {
 	wire := make([]wireObserved, 0, len(answers))
 	for k, o := range answers {
-		wire = append(wire, wireObserved{k, o.Presence, packObject(o.Object), o.Reason, o.Version, o.At, o.Owner, o.Writer, o.Removes})
+		wire = append(wire, wireObserved{k, o.Presence, packObject(o.Object), o.Reason, o.Version, o.At, o.Owner, o.Writer, o.Removes, o.Unfinished})
 	}
 	return wire
 }
@@ -251,7 +253,7 @@ func unpackObserved(s *manifest.Sealer, wire []wireObserved) (map[plan.Key]plan.
 			return nil, err
 		}
 		answers[o.Key] = plan.Observed{
-			Presence: o.Presence, Object: obj, Reason: o.Reason, Version: o.Version, At: o.At, Owner: o.Owner, Writer: o.Writer, Removes: o.Removes,
+			Presence: o.Presence, Object: obj, Reason: o.Reason, Version: o.Version, At: o.At, Owner: o.Owner, Writer: o.Writer, Removes: o.Removes, Unfinished: o.Unfinished,
 		}
 	}
 	return answers, nil

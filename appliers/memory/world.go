@@ -32,6 +32,7 @@ type thing struct {
 	now    *state // nil: absent
 	before *state // what was there before the last write
 	stale  bool   // the next observation is served from before
+	owed   bool   // what follows the last write has not succeeded
 	coming *write
 }
 

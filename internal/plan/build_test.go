@@ -184,6 +184,15 @@ func TestBuildCases(t *testing.T) {
 		"strangers-not-ours":  strangersCase(3, func(w *world) { w.entries = nil }),
 		"strangers-taken":     strangersCase(3, func(w *world) { w.entries, w.opts.Adopt = nil, AdoptAlways }),
 		"strangers-and-prune": strangersCase(2, func(w *world) { w.drop("o1").opts.Budget = Budget{MaxCount: 2, MaxPercent: -1} }),
+		"unfinished":          unfinishedCase(one, func(*world) {}),
+		"unfinished-drifted":  unfinishedCase(two, func(*world) {}),
+		"unfinished-left":     unfinishedCase(two, func(w *world) { w.opts.Drift = heal(DriftReport, "") }),
+		"unfinished-ignored":  unfinishedCase(two, func(w *world) { w.opts.Drift = heal(DriftIgnore, "") }),
+		"unfinished-contended": unfinishedCase(two, func(w *world) {
+			w.opts.Contended = map[FieldRef]bool{{file("a"), "/spec/mode"}: true, {file("a"), "/spec/content"}: true}
+		}),
+		"unfinished-first":   unfinishedCase(one, func(w *world) { begun(w, "a") }),
+		"unfinished-dropped": unfinishedCase(one, func(w *world) { w.want("b", one).applied().drop("a") }),
 		"escapes": func(w *world) {
 			w.want("a", m{"\x1b[31mkey": "\x1b[2J\u202e"}).want("b", one).unknown[file("b")] = "bad\x1b]0;title\x07\nnext"
 		},
@@ -323,5 +332,14 @@ func (w *world) all(yield func(Key, Desired) bool) {
 		if !yield(k, d) {
 			return
 		}
+	}
+}
+
+// unfinishedCase: object a was written, something of that write is still to be
+// done, and live is what is there.
+func unfinishedCase(live m, change func(w *world)) func(*world) {
+	return func(w *world) {
+		w.want("a", m{"mode": "0600", "content": "a\nb\n"}).applied().there("a", live).owed[file("a")] = "onChange reload is still owed"
+		change(w)
 	}
 }

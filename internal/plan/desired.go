@@ -25,7 +25,7 @@ func (b *builder) desired(k Key, d Desired) (*Change, error) {
 		Wave: d.Wave, DependsOn: sortedKeys(d.DependsOn), Origin: d.Object.Origin(),
 	}
 	if w.obs.Presence == Present {
-		w.c.Live, w.c.Version = w.obs.Object, w.obs.Version
+		w.c.Live, w.c.Version, w.c.Unfinished = w.obs.Object, w.obs.Version, w.obs.Unfinished
 	}
 	if b.forbidden(w) {
 		w.c.Entry = b.entryFor(w)
@@ -172,6 +172,10 @@ func (b *builder) firstWrite(w *want) *Change {
 			w.c.Action = Adopt
 			return b.pending(w, nil)
 		}
+		if w.c.Unfinished != "" { // all of it is there, and something has still to follow
+			w.c.Action = Update
+			return b.pending(w, w.c.Applied)
+		}
 		return b.recorded(w)
 	}
 	marked := b.opts.Application != "" && w.obs.Owner == b.opts.Application
@@ -203,8 +207,11 @@ func (b *builder) owned(w *want) (*Change, error) {
 	if w.c.Desired, err = leaving(w.d.Object, w.obs.Object, leave); err != nil {
 		return nil, err
 	}
-	if len(w.c.Fields) > 0 {
+	if len(w.c.Fields) > 0 || w.c.Unfinished != "" {
 		w.c.Action, w.c.Cause = Update, causeOf(w.c.Fields)
+		if w.c.Unfinished != "" && w.c.Cause == Drift {
+			w.c.Cause = Both
+		}
 		return b.pending(w, was), nil
 	}
 	if len(w.c.Reported) > 0 {

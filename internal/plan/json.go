@@ -32,6 +32,7 @@ type changeJSON struct {
 	Reported     []fieldJSON `json:"reported,omitempty"`
 	Removes      []string    `json:"removes,omitempty"`
 	Adopting     bool        `json:"adopting,omitempty"`
+	Unfinished   string      `json:"unfinished,omitempty"`
 	Record       bool        `json:"record,omitempty"`
 	TransferFrom string      `json:"transferFrom,omitempty"`
 	Locator      string      `json:"locator,omitempty"`
@@ -89,7 +90,7 @@ func (c *Change) json() changeJSON {
 	j := changeJSON{
 		Key: c.Key.String(), Action: c.Action, Cause: c.Cause,
 		Fields: fieldsJSON(c.Fields), Reported: fieldsJSON(c.Reported), Removes: c.Removes,
-		Adopting: c.Adopting, Record: c.Record, Locator: c.Entry.Locator,
+		Adopting: c.Adopting, Unfinished: c.Unfinished, Record: c.Record, Locator: c.Entry.Locator,
 		Wave: c.Wave, Depth: c.Depth, Origin: c.Origin.String(), Blocked: c.Blocked,
 	}
 	if c.TransferFrom != nil {

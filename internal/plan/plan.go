@@ -144,6 +144,10 @@ type Observed struct {
 	// Instead says, in words for a person ("a directory"), what is there when that is
 	// nothing of the key's kind; "" when it is, or the target cannot tell.
 	Instead string
+	// Unfinished says, in words for a person ("onChange reload is still owed"), what
+	// of our last write is still to be done though no field shows it; "" for nothing.
+	// Only Present objects have it, and it goes once an Apply has done the rest.
+	Unfinished string
 }
 
 // Removal is what stands next to an object, that nobody declared, and that goes
@@ -234,6 +238,9 @@ type Change struct {
 	// Adopting says that the write replaces content that gitopsd did not write,
 	// which the applier keeps first.
 	Adopting bool
+	// Unfinished is Observed.Unfinished: the change is, or comes with, the rest of our
+	// own last write. That is never drift: no rule and no fight leaves it undone.
+	Unfinished string
 	// Wave and DependsOn order the change; for a delete they count in reverse.
 	Wave      int
 	DependsOn []Key

@@ -16,7 +16,7 @@ func (b *builder) undesired(k Key) *Change {
 	}
 	obs := b.in.Observed(k)
 	if obs.Presence == Present {
-		c.Live, c.Version = obs.Object, obs.Version
+		c.Live, c.Version, c.Unfinished = obs.Object, obs.Version, obs.Unfinished
 	}
 	if next := b.rivals(k, e.Locator); len(next) > 0 {
 		b.successors[k] = next[0]

@@ -110,6 +110,8 @@ func symbol(c *Change) (sign, words string) {
 		return "+", "create"
 	case c.Action == Update && c.Adopting:
 		return "~", "take over and change (what is there is kept)"
+	case c.Action == Update && len(c.Fields) == 0:
+		return "~", "finish"
 	case c.Action == Update:
 		return "~", "change"
 	case c.Action == Adopt:
@@ -148,6 +150,9 @@ func (t *printer) change(c *Change) {
 	}
 	if c.Blocked != "" {
 		t.line("    ", "blocked: %s", clean(c.Blocked))
+	}
+	if c.Unfinished != "" {
+		t.line("    ", "%s", clean(c.Unfinished))
 	}
 	for _, f := range c.Fields {
 		t.field(f, c.Action != Create, "")

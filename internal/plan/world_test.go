@@ -22,13 +22,14 @@ type world struct {
 	unknown map[Key]string
 	removes map[Key]Removal
 	instead map[Key]string // what is there that is nothing of the key's kind
+	owed    map[Key]string // what of the last write is still to be done
 	opts    Options
 }
 
 func newWorld() *world {
 	return &world{
 		desired: map[Key]Desired{}, entries: map[Key]Entry{}, live: map[string]m{},
-		marks: map[string]string{}, unknown: map[Key]string{}, removes: map[Key]Removal{}, instead: map[Key]string{},
+		marks: map[string]string{}, unknown: map[Key]string{}, removes: map[Key]Removal{}, instead: map[Key]string{}, owed: map[Key]string{},
 		opts: Options{Application: "web", Digest: testSealer().Digest, Prune: true, Epoch: 1, Budget: Budget{DefaultMaxCount, DefaultMaxPercent}},
 	}
 }
@@ -190,7 +191,7 @@ func (w *world) observe(k Key) Observed {
 	if err != nil {
 		panic(err)
 	}
-	return Observed{Presence: Present, Object: o, Version: string(o.Hash()[:8]), Owner: w.marks[locator], Removes: w.removes[k], Instead: w.instead[k]}
+	return Observed{Presence: Present, Object: o, Version: string(o.Hash()[:8]), Owner: w.marks[locator], Removes: w.removes[k], Instead: w.instead[k], Unfinished: w.owed[k]}
 }
 
 // keys are all keys of the world, sorted; also of objects that are only there,
@@ -275,3 +276,9 @@ func (w *world) apply(p *Plan) {
 }
 
 func specN(n int) m { return m{"mode": fmt.Sprintf("06%02d", n), "content": "x\n"} }
+
+// begun brings everything to what is desired, but for the first write of one
+// object: of that only the beginning is on record.
+func begun(w *world, name string) *world {
+	return w.applied().entry(name, func(e *Entry) { e.State, e.Writing, e.Applied = EntryPending, e.Applied, nil })
+}
