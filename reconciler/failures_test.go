@@ -388,3 +388,25 @@ func TestPanicInARound(t *testing.T) {
 		s.wantSync("web", Synced, "")
 	})
 }
+
+// A source that fails is named at once, whatever else there is to say.
+func TestFailingSourceIsNamedBesides(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("web", ".")
+		s.commit(map[string]string{"a.yaml": thing("a", "1")})
+		s.start()
+		s.worlds["one"].SetFaults(stopping("b"))
+		s.commit(map[string]string{"b.yaml": thing("b", "1")})
+		s.pass(15 * time.Second)
+		s.wantSync("web", OutOfSync, "1 object failed")
+		s.repo.SetDown(errors.New("no route to the forge"))
+		s.pass(15 * time.Second)
+		s.wantSync("web", OutOfSync, "1 object failed")
+		s.wantSync("web", OutOfSync, "no route to the forge")
+		s.repo.SetDown(nil)
+		s.pass(10 * time.Minute)
+		if st := s.status("web"); strings.Contains(st.Message, "no route") {
+			t.Errorf("the source answers again, and the status says %q", st.Message)
+		}
+	})
+}

@@ -54,6 +54,35 @@ func TestPolicySetThatDoesNotLoad(t *testing.T) {
 	})
 }
 
+// A sync asks the sources of the policies too, before that of the application.
+func TestSyncRefreshesPolicies(t *testing.T) {
+	simulate(t, func(s *sim) {
+		rego := memsource.New()
+		s.more["policies"] = rego
+		commitTo(rego, map[string]string{"main.rego": "v1"})
+		s.judge = &rules{digest: "p1", source: "policies"}
+		s.app("web", ".")
+		s.commit(map[string]string{"a.yaml": thing("a", "1")})
+		s.start()
+		s.judge.set("p1", func(r *rules) { r.loadErr = errors.New("main.rego:1: unexpected eof") })
+		commitTo(rego, map[string]string{"main.rego": "v2"})
+		s.pass(15 * time.Second)
+		s.wantSync("web", Synced, "unexpected eof")
+		rego.SetDown(errors.New("no route")) // so that nobody hears of the mend
+		s.judge.set("p2", func(r *rules) { r.loadErr = nil })
+		commitTo(rego, map[string]string{"main.rego": "v3"})
+		s.pass(10 * time.Minute)
+		s.wantSync("web", Synced, "unexpected eof")
+		rego.SetDown(nil)
+		if err := s.m.Sync(s.t.Context(), "ops", "web", true); err != nil {
+			t.Fatal(err)
+		}
+		if st := s.status("web"); strings.Contains(st.Message, "unexpected eof") {
+			t.Errorf("after a sync the status still says %q", st.Message)
+		}
+	})
+}
+
 // A changed policy that denies what runs is a PolicyViolation: that
 // object is left as it is, nothing is deleted, and the others go on.
 func TestChangedPolicyDeniesWhatRuns(t *testing.T) {

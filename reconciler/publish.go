@@ -97,15 +97,20 @@ func (a *app) summary(st *appState, s *Status) (SyncStatus, Phase, string) {
 			message += "; new revisions wait: " + why
 		}
 	}
+	if src := a.m.sourceStatus(a.Source); src.Error != "" && !a.departing {
+		if why := firstLine(src.Error); !strings.Contains(message, why) {
+			message += "; meanwhile " + why
+		}
+	}
 	return sync, phase, message
 }
 
-// situation is summary without what holds new revisions back.
+// situation is summary without what holds new revisions back or keeps them away.
 func (a *app) situation(st *appState, s *Status) (SyncStatus, Phase, string) {
 	src := a.m.sourceStatus(a.Source)
 	switch c := s.Candidate; {
 	case s.Suspended != nil:
-		return a.syncOf(st), PhaseSuspended, fmt.Sprintf("suspended by %s: %s; %s: gitopsd resume %s", s.Suspended.By, s.Suspended.Why, s.Suspended.end(), a.Name)
+		return a.syncOf(st), PhaseSuspended, fmt.Sprintf("suspended by %s: %s; %s", s.Suspended.By, s.Suspended.Why, s.Suspended.end(a.Name))
 	case c != nil && c.State == CandidateRefused:
 		return OutOfSync, PhaseRefused, fmt.Sprintf("revision %s refused: %s", shortRevision(c.Revision), firstOf(c.Reason))
 	case c != nil && c.State == CandidateHeld:
@@ -118,6 +123,8 @@ func (a *app) situation(st *appState, s *Status) (SyncStatus, Phase, string) {
 		return a.differs(st), PhaseRetrying, fmt.Sprintf("%s: %s", waiting(len(st.blocked)), describe(s.Failures[0]))
 	case a.departing:
 		return OutOfSync, PhaseDeleting, fmt.Sprintf("not configured any more, and its deletion policy was Delete: %s left to delete", counted(len(a.m.registry.kept(a.Name)), "object"))
+	case st.message != "" && st.accepted == nil: // nothing is compared, so nothing is known to differ
+		return SyncUnknown, PhaseWaiting, firstLine(st.message)
 	case st.message != "":
 		return OutOfSync, PhaseWaiting, firstLine(st.message)
 	case len(st.pending) > 0:
@@ -137,12 +144,16 @@ func (a *app) situation(st *appState, s *Status) (SyncStatus, Phase, string) {
 	}
 }
 
-// end says what ends a suspension.
-func (s *Suspension) end() string {
-	if s.Until.IsZero() {
-		return "let it go on with"
+// end says what ends a suspension of an application.
+func (s *Suspension) end(application string) string {
+	switch resume := "gitopsd resume " + application; {
+	case s.By == configuration:
+		return "let it go on by taking suspend out of its spec"
+	case s.Until.IsZero():
+		return "let it go on with: " + resume
+	default:
+		return "until " + s.Until.UTC().Format(time.RFC3339) + ", or let it go on sooner with: " + resume
 	}
-	return "until " + s.Until.UTC().Format(time.RFC3339) + ", or let it go on sooner with"
 }
 
 // counted writes a number with its noun, as in "1 object" and "2 objects".

@@ -194,7 +194,7 @@ func (e *execution) ready(c *plan.Change) bool {
 
 func (e *execution) mustWait(c *plan.Change) string {
 	if c.Action != plan.None && e.r.app.suspension() != nil {
-		return suspended(e.r.app.Name)
+		return e.r.app.suspended()
 	}
 	if e.r.superseded() && c.Action != plan.None {
 		return "a newer revision goes first"
@@ -216,7 +216,7 @@ func (e *execution) stop(changes []*plan.Change) {
 	defer e.mu.Unlock()
 	for _, c := range changes {
 		if c.Action != plan.None {
-			c.Blocked, e.unmet[c.Key] = suspended(e.r.app.Name), "which waits"
+			c.Blocked, e.unmet[c.Key] = e.r.app.suspended(), "which waits"
 		}
 	}
 }

@@ -50,7 +50,7 @@ func (r *round) restrain(ctx context.Context, p *plan.Plan) {
 	switch {
 	case r.suspended:
 		block(p, func(*plan.Change) string {
-			return suspended(r.app.Name)
+			return r.app.suspended()
 		})
 		return
 	case r.policy.policy == nil && r.policy.err != nil:
@@ -76,8 +76,13 @@ func (r *round) restrain(ctx context.Context, p *plan.Plan) {
 	})
 }
 
-func suspended(application string) string {
-	return fmt.Sprintf("suspended; let it go on with: gitopsd resume %s", application)
+// suspended is why a change of a suspended application is not made.
+func (a *app) suspended() string {
+	s := a.suspension()
+	if s == nil { // it has run out meanwhile
+		s = &Suspension{}
+	}
+	return "suspended; " + s.end(a.Name)
 }
 
 // holdDeletes blocks deletes of a plan for state that need an approval nobody has

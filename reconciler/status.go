@@ -135,6 +135,8 @@ type DriftedField struct {
 	Mode      plan.DriftMode
 	Contended bool
 	Writer    string
+
+	sent bool // a write of it was accepted that completes by itself
 }
 
 // seen reports whether the drift was found by this process: of what is only
@@ -161,6 +163,9 @@ type Suspension struct {
 	At    time.Time `json:"at"`
 	Until time.Time `json:"until,omitzero"` // zero: until somebody resumes it
 }
+
+// configuration is Suspension.By of an application that its own spec suspends.
+const configuration = "configuration"
 
 // Approval is one recorded approval. It covers a gated set as long as every
 // gated change is among Changes.

@@ -28,7 +28,7 @@ func (a *app) suspension() *Suspension {
 		return &c
 	}
 	if a.Suspend {
-		return &Suspension{By: "configuration", Why: "spec.suspend is set"}
+		return &Suspension{By: configuration, Why: "spec.suspend is set"}
 	}
 	return nil
 }
@@ -109,6 +109,9 @@ func (m *Manager) Suspend(ctx context.Context, by, application string, all bool,
 func (m *Manager) Resume(ctx context.Context, by, application string, all bool, why string) ([]string, error) {
 	return m.each(application, all, func(a *app) error {
 		err := a.steer(ctx, func(c *control) error {
+			if c.Suspended == nil && a.Suspend {
+				return fmt.Errorf("application %s: %w: its configuration suspends it; take suspend out of its spec", a.Name, ErrPrecondition)
+			}
 			if c.Suspended == nil {
 				return fmt.Errorf("application %s: %w", a.Name, errNotSuspended)
 			}
@@ -221,8 +224,8 @@ func (m *Manager) AcceptHistory(ctx context.Context, by, application, revision, 
 	return a.Source, accepted, nil
 }
 
-// Sync polls the source of an application, or of all, now, and looks at every
-// object. With wait it returns when the rounds that this started have ended, and
+// Sync polls the source of an application, or of all, now, and those that its
+// policies come from, and looks at every object. With wait it returns when the rounds that this started have ended, and
 // open hand-overs between applications with them, and with the error of the poll
 // when that failed.
 func (m *Manager) Sync(ctx context.Context, by, application string, wait bool) error {
@@ -244,8 +247,12 @@ func (m *Manager) Sync(ctx context.Context, by, application string, wait bool) e
 		return err
 	}
 	for _, a := range apps {
-		if s := m.source(a.Source); s != nil && !polled[a.Source] {
-			polled[a.Source] = true
+		for _, name := range append(m.policySources(a), a.Source) { // what judges comes first
+			s := m.source(name)
+			if s == nil || polled[name] {
+				continue
+			}
+			polled[name] = true
 			if !wait {
 				s.kick()
 			} else if err := s.poll(ctx); err != nil {

@@ -116,7 +116,10 @@ func TestSuspendByConfiguration(t *testing.T) {
 		s.start()
 		s.wantQuiet("web", time.Hour, 70)
 		s.wantCounts("one", 0, 0, 0)
-		s.wantSync("web", SyncUnknown, "suspended by configuration")
+		s.wantSync("web", SyncUnknown, "suspended by configuration: spec.suspend is set; let it go on by taking suspend out of its spec")
+		if _, err := s.m.Resume(s.t.Context(), "ops", "web", false, "go on"); !errors.Is(err, ErrPrecondition) || !strings.Contains(err.Error(), "take suspend out of its spec") {
+			t.Errorf("Resume = %v, want what ends it", err)
+		}
 		s.app("web", ".")
 		if err := s.reload(); err != nil {
 			t.Fatal(err)

@@ -140,3 +140,14 @@ func (m *Manager) published(a *app, old, now *Status) {
 	}
 	m.changed()
 }
+
+// policySources returns the sources that the policies of an application come from.
+func (m *Manager) policySources(a *app) []string {
+	var names []string
+	for _, name := range a.Policies {
+		if set := m.policySet(name); set != nil && set.config.Source != "" {
+			names = append(names, set.config.Source)
+		}
+	}
+	return names
+}
