@@ -80,7 +80,8 @@ type ObjectSummary struct {
 // PlanView is the difference between what is desired and what was last observed.
 type PlanView struct {
 	Plan *plan.Plan
-	// Revision is the one compared: the candidate when there is a plan of it.
+	// Revision is the one compared: the candidate when there is a plan of it. ""
+	// when nothing was compared, and Plan.Unknown says why.
 	Revision  string
 	Candidate bool
 	At        time.Time
@@ -90,4 +91,7 @@ type PlanView struct {
 	Waits *Candidate
 	// Digest is what an approval of Plan names; "" when it needs none.
 	Digest string
+	// Sync is that of the status at the same moment; "" for an application that is
+	// not configured any more.
+	Sync SyncStatus
 }

@@ -51,6 +51,7 @@ type view struct {
 	problems  map[plan.Key]string
 	unhealthy map[plan.Key]appliers.Health
 	lookedAt  time.Time
+	status    Status
 	digest    string // of what waits for an approval
 }
 
@@ -66,6 +67,7 @@ func (m *Manager) view(ctx context.Context, application string) (*view, error) {
 	v.app = a
 	err = a.ask(ctx, func(st *appState) {
 		v.revision, v.accepted, v.candidate, v.proposed = st.record.Revision, st.accepted, st.candidate, st.proposed
+		v.status = m.status(a)
 		v.observed, v.lookedAt, v.contended = st.observed, st.lookedAt, st.fights.contended(m.opts.Now())
 		v.problems, v.unhealthy = st.problems(), maps.Clone(st.unhealthy)
 		if st.candidate != nil {
@@ -87,7 +89,7 @@ func (v *view) contained(fn func() error) error {
 }
 
 func (v *view) plan() (PlanView, error) {
-	out := PlanView{Revision: v.revision, At: v.lookedAt, Digest: v.digest}
+	out := PlanView{At: v.lookedAt, Digest: v.digest, Sync: v.status.Sync}
 	if c := v.candidate; c != nil && c.State != CandidateHeld {
 		out.Waits = c
 	}
@@ -99,9 +101,32 @@ func (v *view) plan() (PlanView, error) {
 	case v.accepted == nil:
 		out.Plan = &plan.Plan{Application: v.name}
 	default:
+		out.Revision = v.accepted.revision
 		out.Plan, err = v.build(append(v.accepted.allKeys(), v.m.registry.keys(v.name)...))
 	}
+	if why := v.unknown(); why != "" && out.Plan != nil {
+		doubted := *out.Plan // what the loop proposes is not this reader's
+		doubted.Unknown = why
+		out.Plan = &doubted
+	}
 	return out, err
+}
+
+// unknown says why it is not known whether anything differs from the accepted
+// revision, as the status does; "" when it is known.
+func (v *view) unknown() string {
+	switch {
+	case v.app == nil || v.candidate != nil && v.proposed != nil:
+		return ""
+	case v.accepted == nil && v.candidate != nil && v.revision == "":
+		return "nothing was accepted before"
+	case v.accepted == nil && v.candidate != nil: // of which the message is
+		return shortRevision(v.revision) + " was accepted before; since the start, or the last change of its settings, nothing has been looked at"
+	case v.accepted == nil, v.status.Sync == SyncUnknown, v.status.Sync == Stale:
+		return v.status.Message
+	default:
+		return ""
+	}
 }
 
 func (v *view) object(ref string) (ObjectView, error) {
@@ -123,6 +148,9 @@ func (v *view) object(ref string) (ObjectView, error) {
 		}
 	}
 	out.Observed, _ = v.observed.get(k)
+	if out.Observed.Presence == plan.PresenceUnknown && out.Observed.Reason == "" {
+		out.Observed.Reason = v.unknown()
+	}
 	if v.app == nil {
 		out.Observed.Reason = "left behind by an application that is not configured any more; nobody looks at it"
 	}

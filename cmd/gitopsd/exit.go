@@ -17,7 +17,7 @@ const (
 	exitOK         = 0
 	exitError      = 1 // anything without a code of its own; findings of validate and tests
 	exitOutOfSync  = 2 // status --exit-code, diff --exit-code: something differs
-	exitStale      = 3 // status --exit-code: it is not known whether something differs
+	exitStale      = 3 // status --exit-code, diff --exit-code: it is not known whether something differs
 	exitNotFound   = 4 // no such application or object
 	exitDenied     = 5 // the caller's role does not allow it
 	exitNotNow     = 6 // does not fit the state: nothing is held, the set has changed

@@ -160,7 +160,7 @@ func (s *server) GetPlan(ctx context.Context, req *connect.Request[pb.GetPlanReq
 	if err != nil {
 		return nil, toCode(err)
 	}
-	res := &pb.GetPlanResponse{Revision: view.Revision, Candidate: view.Candidate, Empty: true}
+	res := &pb.GetPlanResponse{Revision: view.Revision, Candidate: view.Candidate, Empty: true, Sync: string(view.Sync)}
 	if view.Plan == nil {
 		return connect.NewResponse(res), nil
 	}
@@ -179,6 +179,7 @@ func (s *server) GetPlan(ctx context.Context, req *connect.Request[pb.GetPlanReq
 		return nil, toCode(err)
 	}
 	// There may be nothing to do and still a difference: drift that is only reported.
+	res.Unknown = view.Plan.Unknown
 	res.Text, res.PlanJson, res.Empty = text.String(), string(data), view.Waits == nil && view.Plan.Empty() && view.Plan.Counts.Drifted == 0
 	return connect.NewResponse(res), nil
 }
@@ -197,8 +198,8 @@ func waiting(w *strings.Builder, view reconciler.PlanView) {
 	}
 	switch {
 	case view.Candidate:
-	case view.Revision == "":
-		fmt.Fprintln(w, "There is no plan of it, and nothing was accepted before.")
+	case view.Revision == "": // the plan says why there is nothing else to show
+		fmt.Fprintln(w, "There is no plan of it.")
 	default:
 		fmt.Fprintf(w, "There is no plan of it. What follows is about the accepted %s.\n", short(view.Revision))
 	}

@@ -9,7 +9,8 @@ import (
 // The JSON form of a plan. Names are stable: fields are added, never renamed.
 //
 //	application  name
-//	empty        nothing to write or record, and nothing blocked
+//	empty        nothing to write or record, nothing blocked, and nothing unknown
+//	unknown      why it is not known whether anything else differs; left out when it is
 //	counts       as in Counts
 //	changes      in the order of execution
 //	gates        kind, message and changes (key, action, want, removes)
@@ -19,6 +20,7 @@ import (
 type planJSON struct {
 	Application string       `json:"application"`
 	Empty       bool         `json:"empty"`
+	Unknown     string       `json:"unknown,omitempty"`
 	Counts      Counts       `json:"counts"`
 	Changes     []changeJSON `json:"changes"`
 	Gates       []gateJSON   `json:"gates"`
@@ -70,7 +72,7 @@ type gatedJSON struct {
 // without object bodies.
 func (p *Plan) MarshalJSON() ([]byte, error) {
 	out := planJSON{
-		Application: p.Application, Empty: p.Empty(), Counts: p.Counts,
+		Application: p.Application, Empty: p.Empty(), Unknown: p.Unknown, Counts: p.Counts,
 		Changes: []changeJSON{}, Gates: []gateJSON{},
 	}
 	for i := range p.Changes {

@@ -283,11 +283,18 @@ type Plan struct {
 	Counts  Counts
 	// Gates say why the plan needs an approval; none means that it may go ahead.
 	Gates []Gate
+	// Unknown says why it is not known whether anything else differs; "" when it is
+	// known. Build leaves it empty: a plan is of what it was given. Who shows a plan
+	// of what was observed in part, long ago or not at all says so with it.
+	Unknown string
 }
 
-// Empty reports whether the plan would write or record nothing and nothing is
-// blocked: over a full scope this means converged.
+// Empty reports whether the plan would write or record nothing, nothing is
+// blocked, and nothing is unknown: over a full scope this means converged.
 func (p *Plan) Empty() bool {
+	if p.Unknown != "" {
+		return false
+	}
 	for i := range p.Changes {
 		if c := &p.Changes[i]; c.Action != None || c.Record || c.Blocked != "" {
 			return false

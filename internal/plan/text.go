@@ -25,8 +25,9 @@ const (
 )
 
 // Text prints the plan for people: one block for each change, then the gates,
-// then one line that sums up. Nothing in names, values and reasons can move the
-// cursor or change colours: what does not print is escaped.
+// then one line that sums up, and one more when not all is known. Nothing in
+// names, values and reasons can move the cursor or change colours: what does not
+// print is escaped.
 func (p *Plan) Text(w io.Writer, opts TextOptions) error {
 	opts.MaxLines = cmp.Or(opts.MaxLines, defaultMaxLines)
 	t := &printer{TextOptions: opts}
@@ -48,6 +49,9 @@ func (p *Plan) Text(w io.Writer, opts TextOptions) error {
 		t.buf.WriteByte('\n')
 	}
 	t.line("", "%s", p.Summary())
+	if p.Unknown != "" && p.Counts != (Counts{}) {
+		t.line("", "It is not known whether anything else differs: %s", clean(p.Unknown))
+	}
 	_, err := w.Write(t.buf.Bytes())
 	return err
 }
@@ -55,6 +59,9 @@ func (p *Plan) Text(w io.Writer, opts TextOptions) error {
 // Summary is the last line of the text: what a plan comes to, in one sentence.
 func (p *Plan) Summary() string {
 	n := p.Counts
+	if n == (Counts{}) && p.Unknown != "" {
+		return "It is not known whether anything differs: " + clean(p.Unknown)
+	}
 	if n == (Counts{}) {
 		return "No changes. What is observed is as desired."
 	}

@@ -1726,11 +1726,13 @@ func (x *GetPlanRequest) GetFull() bool {
 
 type GetPlanResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      string                 `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"` // the revision compared: the candidate when there is one
+	Revision      string                 `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"` // the revision compared: the candidate when there is one; empty when nothing was
 	Candidate     bool                   `protobuf:"varint,2,opt,name=candidate,proto3" json:"candidate,omitempty"`
 	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"` // as gitopsd diff prints it, without colour
 	PlanJson      string                 `protobuf:"bytes,4,opt,name=plan_json,json=planJson,proto3" json:"plan_json,omitempty"`
-	Empty         bool                   `protobuf:"varint,5,opt,name=empty,proto3" json:"empty,omitempty"`
+	Empty         bool                   `protobuf:"varint,5,opt,name=empty,proto3" json:"empty,omitempty"`    // nothing differs, and all is known
+	Sync          string                 `protobuf:"bytes,6,opt,name=sync,proto3" json:"sync,omitempty"`       // as in ApplicationStatus, at the same moment; empty when it is not configured any more
+	Unknown       string                 `protobuf:"bytes,7,opt,name=unknown,proto3" json:"unknown,omitempty"` // why it is not known whether anything else differs; empty when it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1798,6 +1800,20 @@ func (x *GetPlanResponse) GetEmpty() bool {
 		return x.Empty
 	}
 	return false
+}
+
+func (x *GetPlanResponse) GetSync() string {
+	if x != nil {
+		return x.Sync
+	}
+	return ""
+}
+
+func (x *GetPlanResponse) GetUnknown() string {
+	if x != nil {
+		return x.Unknown
+	}
+	return ""
 }
 
 type GetObjectRequest struct {
@@ -3516,13 +3532,15 @@ const file_gitopsd_v1alpha1_gitopsd_proto_rawDesc = "" +
 	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"F\n" +
 	"\x0eGetPlanRequest\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x12\n" +
-	"\x04full\x18\x02 \x01(\bR\x04full\"\x92\x01\n" +
+	"\x04full\x18\x02 \x01(\bR\x04full\"\xc0\x01\n" +
 	"\x0fGetPlanResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\tR\brevision\x12\x1c\n" +
 	"\tcandidate\x18\x02 \x01(\bR\tcandidate\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x1b\n" +
 	"\tplan_json\x18\x04 \x01(\tR\bplanJson\x12\x14\n" +
-	"\x05empty\x18\x05 \x01(\bR\x05empty\"L\n" +
+	"\x05empty\x18\x05 \x01(\bR\x05empty\x12\x12\n" +
+	"\x04sync\x18\x06 \x01(\tR\x04sync\x12\x18\n" +
+	"\aunknown\x18\a \x01(\tR\aunknown\"L\n" +
 	"\x10GetObjectRequest\x12 \n" +
 	"\vapplication\x18\x01 \x01(\tR\vapplication\x12\x16\n" +
 	"\x06object\x18\x02 \x01(\tR\x06object\"\x87\x03\n" +

@@ -35,7 +35,10 @@ func Sample() *Backend {
 		},
 		Target: []reconciler.TargetStatus{{Name: "host", Breaker: "closed"}},
 		Sets:   []reconciler.PolicySetStatus{{Name: "guard", Source: "rules", Revision: bad, Error: "main.rego:1: unexpected eof", Since: Now().Add(-time.Minute)}},
-		Plans:  map[string]reconciler.PlanView{"held": heldPlan(), "web": {Plan: &plan.Plan{Application: "web"}, Revision: good, At: Now()}},
+		Plans: map[string]reconciler.PlanView{
+			"held": heldPlan(), "web": {Plan: &plan.Plan{Application: "web"}, Revision: good, At: Now(), Sync: reconciler.Synced},
+			"old": {Plan: &plan.Plan{Application: "old", Unknown: suspended().Message}, Sync: reconciler.SyncUnknown},
+		},
 		Views:  map[string]reconciler.ObjectView{"host:host.gitopsd.io/File/motd": object()},
 		Listed: map[string][]reconciler.ObjectSummary{"web": listed()},
 		Past:   map[string][]reconciler.HistoryEntry{"web": past()},
@@ -113,7 +116,7 @@ func suspended() reconciler.Status {
 
 func heldPlan() reconciler.PlanView {
 	return reconciler.PlanView{
-		Revision: bad, Candidate: true, At: Now(), Digest: held().Candidate.Digest,
+		Revision: bad, Candidate: true, At: Now(), Digest: held().Candidate.Digest, Sync: reconciler.OutOfSync,
 		Plan: &plan.Plan{
 			Application: "held",
 			Changes:     []plan.Change{{Key: key("File", "motd"), Action: plan.Delete, Origin: manifest.Origin{Path: "apps/held/motd.yaml", Line: 1}}},
