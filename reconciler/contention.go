@@ -16,7 +16,7 @@ type contention struct {
 	until  map[plan.FieldRef]time.Time
 }
 
-// heal records that a drifted field is written again at now and reports
+// heal records that a drifted field was written again at now and reports
 // whether this was once too often.
 func (c *contention) heal(ref plan.FieldRef, rule Contention, now time.Time) bool {
 	if c.healed == nil {
@@ -64,6 +64,54 @@ func (c *contention) said(drift map[plan.FieldRef]DriftedField) string {
 		return ""
 	}
 	return fmt.Sprintf("; %d contended: something else keeps writing there, and healing pauses until %s", n, first.UTC().Format(time.RFC3339))
+}
+
+// leftAlone counts the drifted fields that are contended.
+func (st *appState) leftAlone() (n int) {
+	for _, d := range st.drift {
+		if d.Contended {
+			n++
+		}
+	}
+	return n
+}
+
+// fought returns the fields to leave alone in a plan for state. A new intent for
+// an object ends its fights, also for the fields that it does not change.
+func (r *round) fought(state *desiredState) map[plan.FieldRef]bool {
+	if state != r.candidate || len(r.contended) == 0 {
+		return r.contended
+	}
+	changed := make(map[plan.Key]bool, len(r.delta))
+	for _, k := range r.delta {
+		changed[k] = true
+	}
+	left := maps.Clone(r.contended)
+	maps.DeleteFunc(left, func(ref plan.FieldRef, _ bool) bool { return changed[ref.Key] })
+	return left
+}
+
+// leftAlone counts the fields of the whole application that differ and are
+// contended at the end of the round.
+func (r *round) leftAlone() (n int) {
+	for ref, d := range r.drift {
+		if _, looked := r.out.scope[ref.Key]; d.Contended && !looked {
+			n++
+		}
+	}
+	fought := r.fought(r.accepted)
+	if r.out.after == nil || len(fought) == 0 {
+		return n
+	}
+	for i := range r.out.after.Changes {
+		c := &r.out.after.Changes[i]
+		for _, f := range c.Reported {
+			if fought[plan.FieldRef{Key: c.Key, Path: f.Path}] {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // over takes out the fields whose pause has ended: they are looked at again.

@@ -26,11 +26,14 @@ func (a *app) takeDrift(st *appState, res roundResult, now time.Time) {
 	for i := range res.before.Changes {
 		c := &res.before.Changes[i]
 		for _, f := range drifted(c) {
-			changed = a.noteDrift(st, c, f, res.writers[c.Key], now) || changed
+			changed = a.noteDrift(st, c, f, res, !left[plan.FieldRef{Key: c.Key, Path: f.Path}], now) || changed
 		}
 	}
-	for ref := range st.drift {
+	for ref, d := range st.drift {
 		if _, looked := res.scope[ref.Key]; looked && !left[ref] {
+			if d.sent {
+				a.countHeal(st, ref, now)
+			}
 			delete(st.drift, ref)
 			changed = true
 		}
@@ -103,28 +106,44 @@ func driftName(ref plan.FieldRef) string {
 	return fmt.Sprintf("%s %s", ref.Key, ref.Path)
 }
 
-// noteDrift records one drifted field and reports whether it is news.
-func (a *app) noteDrift(st *appState, c *plan.Change, f driftedField, writer string, now time.Time) (news bool) {
+// noteDrift records one drifted field and reports whether it is news. gone says
+// that it does not differ any more at the end of the round. Only a heal that was
+// written counts for a fight: one that failed is a failure and says nothing about
+// other writers.
+func (a *app) noteDrift(st *appState, c *plan.Change, f driftedField, res roundResult, gone bool, now time.Time) (news bool) {
 	ref := plan.FieldRef{Key: c.Key, Path: f.Path}
+	_, written := res.written[c.Key]
+	_, pending := res.pending[c.Key]
+	healing := f.mode == plan.DriftHeal && c.Blocked == ""
 	d, known := st.drift[ref]
 	if !known {
 		d = DriftedField{Key: c.Key, FirstSeen: now}
 	}
-	d.Change, d.Mode = f.FieldChange, f.mode
+	healed := healing && (written || gone && res.after != nil)
+	if !known || healed {
+		d.Seen++
+	}
+	if healed {
+		a.countHeal(st, ref, now)
+	}
+	d.Change, d.Mode, d.sent = f.FieldChange, f.mode, healing && pending && !healed
 	if d.Contended = now.Before(st.fights.until[ref]); d.Contended {
 		d.Mode = plan.DriftHeal // only what is healed is fought over; it is left alone for a while
 	}
-	if writer != "" {
-		d.Writer = writer
-	}
-	if f.mode == plan.DriftHeal && c.Blocked == "" {
-		d.Seen++
-		if st.fights.heal(ref, a.Contention, now) {
-			a.tell(EventContended,
-				fmt.Sprintf("%s is written by somebody else again and again; it is left alone for %s; let one of the two own it, or set drift mode report for it", driftName(ref), a.Contention.Cooldown),
-				map[string]any{"key": c.Key.String(), "path": string(f.Path)})
-		}
+	if w := res.writers[c.Key]; w != "" {
+		d.Writer = w
 	}
 	st.drift[ref] = d
 	return !known
+}
+
+// countHeal takes in that a drifted field was written, and tells when that was
+// once too often.
+func (a *app) countHeal(st *appState, ref plan.FieldRef, now time.Time) {
+	if !st.fights.heal(ref, a.Contention, now) {
+		return
+	}
+	a.tell(EventContended,
+		fmt.Sprintf("%s is written by somebody else again and again; it is left alone for %s; let one of the two own it, or set drift mode report for it", driftName(ref), a.Contention.Cooldown),
+		map[string]any{"key": ref.Key.String(), "path": string(ref.Path)})
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gitopsd/gitopsd/appliers"
 	memapply "github.com/gitopsd/gitopsd/appliers/memory"
 	"github.com/gitopsd/gitopsd/internal/plan"
 )
@@ -185,6 +186,129 @@ func TestDriftOfAnotherLife(t *testing.T) {
 		s.pass(5 * time.Minute)
 		if d := s.status("web").Drift; len(first) != 1 || len(d) != 1 || !d[0].FirstSeen.Equal(first[0].FirstSeen) || d[0].Change.Before == nil {
 			t.Errorf("drift %+v, want that of before: %+v", d, first)
+		}
+	})
+}
+
+// D-53: a heal that fails is no fight. It stays a failure, is retried with its
+// backoff, and heals once it can.
+func TestFailedHealIsNoFight(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("web", ".", func(a *Application) { a.RetryMax = 30 * time.Second; a.Interval = 3 * time.Second })
+		s.commit(map[string]string{"a.yaml": thing("a", "1")})
+		s.start()
+		for round := range 2 { // the second time on top of a heal that was written
+			tries := &tries{}
+			s.worlds["one"].SetFaults(refusing(map[string]appliers.Class{"a": appliers.Retry}, tries))
+			s.worlds["one"].SetField("hand", where("a"), "/spec/value", int64(7))
+			s.pass(2 * time.Minute)
+			if n := tries.of("a"); n < 5 {
+				t.Fatalf("%d tries in two minutes", n)
+			}
+			st := s.status("web")
+			if len(st.Drift) != 1 || st.Drift[0].Contended || st.Drift[0].Mode != plan.DriftHeal || st.Drift[0].Seen != 1 || st.Health != appliers.Degraded {
+				t.Fatalf("status %+v", st)
+			}
+			s.wantSync("web", OutOfSync, "1 object failed")
+			s.wantFailure("web", "a", "disk quota of a")
+			s.worlds["one"].SetFaults(memapply.Faults{})
+			s.pass(35 * time.Second)
+			s.wantValue("one", "a", int64(1))
+			s.wantSync("web", Synced, "")
+			s.wantCounts("one", 1, round+1, 0)
+		}
+		if n := s.eventKinds()[EventContended]; n != 0 {
+			t.Errorf("%d events of a fight", n)
+		}
+	})
+}
+
+// D-53: a write that completes by itself is one heal, however often it is looked at.
+func TestPendingHealsAreCountedOnce(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.is["one"] = memapply.Personality{Async: &memapply.Async{After: 20 * time.Second}}
+		s.app("web", ".", func(a *Application) { a.Interval = 3 * time.Second })
+		s.commit(map[string]string{"a.yaml": thing("a", "1")})
+		s.start()
+		s.pass(time.Minute)
+		for n := range 4 {
+			s.worlds["one"].SetField("cron", where("a"), "/spec/value", int64(10+n))
+			s.pass(30 * time.Second)
+			if n < 3 {
+				s.wantValue("one", "a", int64(1))
+			}
+		}
+		s.wantValue("one", "a", int64(13))
+		s.wantSync("web", OutOfSync, "1 contended")
+		if n := s.eventKinds()[EventContended]; n != 1 {
+			t.Errorf("%d events of the fight", n)
+		}
+	})
+}
+
+// fight brings field value of object a into contention: what a hand wrote stays.
+func (s *sim) fight() {
+	s.t.Helper()
+	for i := range 5 {
+		s.worlds["one"].SetField("cron", where("a"), "/spec/value", int64(10+i))
+		s.pass(10 * time.Second)
+	}
+	s.wantValue("one", "a", int64(14))
+	s.wantSync("web", OutOfSync, "1 contended: something else keeps writing there, and healing pauses until 2000-01-01T00:30:20Z")
+}
+
+// D-53: while a field is left alone, no commit makes the application Synced, and the
+// history says why until it is healed.
+func TestContendedIsNotSynced(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("web", ".")
+		s.commit(map[string]string{"a.yaml": thing("a", "1"), "b.yaml": thing("b", "1")})
+		s.start()
+		s.fight()
+		before := s.eventKinds()[EventSynced]
+		s.commit(map[string]string{"b.yaml": thing("b", "2")})
+		s.pass(15 * time.Second)
+		s.wantValue("one", "b", int64(2))
+		s.wantSync("web", OutOfSync, "healing pauses until 2000-01-01T00:30:20Z")
+		if n := s.eventKinds()[EventSynced]; n != before {
+			t.Errorf("%d events that say Synced, before the commit %d", n, before)
+		}
+		h, _ := s.m.History(s.t.Context(), "web", 0)
+		if h[0].Outcome != OutcomePartial || h[0].Reason != "0 failed, 0 wait, 1 contended" {
+			t.Errorf("history %+v", h[0])
+		}
+		s.worlds["one"].SetFaults(refusing(map[string]appliers.Class{"b": appliers.Stop}, &tries{}))
+		s.commit(map[string]string{"b.yaml": thing("b", "3")})
+		s.pass(15 * time.Second)
+		s.wantSync("web", OutOfSync, "disk quota of b; 1 contended: something else keeps writing there, and healing pauses until 2000-01-01T00:30:20Z")
+		s.worlds["one"].SetFaults(memapply.Faults{})
+		s.commit(map[string]string{"b.yaml": thing("b", "4")})
+		s.pass(35 * time.Minute)
+		s.wantValue("one", "a", int64(1))
+		s.wantSync("web", Synced, "")
+		if h, _ = s.m.History(s.t.Context(), "web", 0); h[0].Outcome != OutcomeSynced || h[0].Revision != s.status("web").Revision {
+			t.Errorf("history %+v", h[0])
+		}
+	})
+}
+
+// D-53: a commit to the object ends the fight over all of its fields, so that what
+// it leaves is as the commit says.
+func TestIntentForAnotherFieldEndsAFight(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("web", ".", func(a *Application) { a.Interval = time.Hour })
+		s.commit(map[string]string{"a.yaml": thing("a", "1")})
+		s.start()
+		s.fight()
+		s.commit(map[string]string{"a.yaml": thing("a", "1") + "  more: 2\n"})
+		s.pass(15 * time.Second)
+		s.wantValue("one", "a", int64(1))
+		s.wantSync("web", Synced, "")
+		if d := s.status("web").Drift; len(d) != 0 {
+			t.Errorf("drift %+v", d)
+		}
+		if h, _ := s.m.History(s.t.Context(), "web", 0); h[0].Outcome != OutcomeSynced {
+			t.Errorf("history %+v", h[0])
 		}
 	})
 }

@@ -246,7 +246,7 @@ func (a *app) report(st *appState, res roundResult) {
 	case len(st.failures)+len(st.blocked) > 0 && a.hopes.Load()&hopesForOwner == 0: // what is to be handed over comes next
 		a.log.Warn("revision accepted, and nothing of it could be applied", counts...)
 	}
-	if len(st.failures)+len(st.blocked)+len(st.pending) == 0 {
+	if len(st.failures)+len(st.blocked)+len(st.pending)+st.leftAlone() == 0 {
 		a.tell(EventSynced, "in step with "+shortRevision(st.accepted.revision),
 			map[string]any{"revision": st.accepted.revision, "applied": res.applied, "deleted": res.deleted})
 	}

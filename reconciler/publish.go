@@ -97,6 +97,9 @@ func (a *app) summary(st *appState, s *Status) (SyncStatus, Phase, string) {
 			message += "; new revisions wait: " + why
 		}
 	}
+	if why := st.fights.said(st.drift); !strings.Contains(message, why) {
+		message += why
+	}
 	if src := a.m.sourceStatus(a.Source); src.Error != "" && !a.departing {
 		if why := firstLine(src.Error); !strings.Contains(message, why) {
 			message += "; meanwhile " + why

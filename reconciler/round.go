@@ -71,6 +71,7 @@ type roundResult struct {
 	watching  watching
 	cautions  map[plan.Key][]policies.Finding // what policies warned of, by each change that was judged
 	cautioned bool                            // these are about a whole revision
+	written   map[plan.Key]struct{}           // what was written, and is confirmed or was found there
 	applied   int
 	deleted   int
 	again     bool   // what had to wait can go on
@@ -140,7 +141,7 @@ func (r *round) run(ctx context.Context) {
 		heard:   r.m.registry.heard(r.app.Name),
 		attempt: r.attempt, record: r.record, accepted: r.accepted, judgedBy: r.judgedBy, observed: r.observed,
 		watching: r.watching, failures: r.failures, pending: map[plan.Key]time.Time{}, writers: map[plan.Key]string{},
-		cautions: map[plan.Key][]policies.Finding{},
+		cautions: map[plan.Key][]policies.Finding{}, written: map[plan.Key]struct{}{},
 	}
 	if r.restore {
 		r.restoreAccepted(ctx)

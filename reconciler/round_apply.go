@@ -37,7 +37,7 @@ func (r *round) applyAndVerify(ctx context.Context, state *desiredState, p *plan
 		r.out.after, r.out.message, r.out.broken = p, err.Error(), true
 		return
 	}
-	r.recordVerified(ctx, after)
+	r.recordVerified(ctx, p, after)
 	r.out.after = mergePlans(p, after, keys)
 }
 

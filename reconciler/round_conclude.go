@@ -63,8 +63,13 @@ func (r *round) historyEntry() *HistoryEntry {
 	default:
 		e.Revision, e.Commit = r.accepted.revision, r.accepted.commit
 		e.Outcome, e.Reason = OutcomeSynced, ""
-		if failed, waiting := r.open(); failed+waiting > 0 {
+		failed, waiting := r.open()
+		alone := r.leftAlone()
+		if failed+waiting+alone > 0 {
 			e.Outcome, e.Reason = OutcomePartial, fmt.Sprintf("%d failed, %d wait", failed, waiting)
+			if alone > 0 {
+				e.Reason += fmt.Sprintf(", %d contended", alone)
+			}
 			if last.Outcome == OutcomePartial && last.Revision == e.Revision {
 				return nil // its end is told once it is complete
 			}

@@ -63,7 +63,7 @@ func (r *round) compare(state *desiredState, keys []plan.Key) (*plan.Plan, error
 	in.Observed = besides.observed
 	p, err := plan.Build(in, keys, plan.Options{
 		Application: name, Digest: r.m.opts.Sealer.Digest, Adopt: r.app.Adopt,
-		Prune: r.app.Prune, Budget: r.app.Budget, Undo: r.app.undo(), Drift: r.app.Drift, Contended: r.contended,
+		Prune: r.app.Prune, Budget: r.app.Budget, Undo: r.app.undo(), Drift: r.app.Drift, Contended: r.fought(state),
 		Handover: wait, Undecided: undecided, Foreign: foreign, Protected: r.protected,
 		Owned: reg.count(name) - len(moves), Want: state.items.len(), Epoch: r.m.opts.Epoch,
 	})

@@ -50,6 +50,10 @@ func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, fresh 
 		default:
 			if res.Outcome == appliers.Refused && fresh[c.Key] {
 				drop = append(drop, c.Key) // nothing of it was ever written
+			} else if res.Backup != "" {
+				entry := c.Entry
+				entry.Backup = res.Backup
+				put = append(put, entry)
 			}
 			e.fail(c, res.Err)
 		}
@@ -62,19 +66,10 @@ func (r *round) recordApplied(ctx context.Context, writes []*plan.Change, fresh 
 }
 
 func (r *round) reportApplied(c *plan.Change, res appliers.Result, e *execution) {
-	kind, message := applied(c, res)
-	data := map[string]any{
-		"key": c.Key.String(), "action": string(c.Action), "cause": string(c.Cause), "origin": c.Origin.String(), "revision": r.accepted.revision,
-	}
-	if res.Backup != "" {
-		data["backup"] = res.Backup
-	}
-	if deletes(c) {
-		r.addApproval(data)
-	}
-	r.event(kind, message, data)
+	r.tellApplied(c, res)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	r.out.written[c.Key] = struct{}{}
 	if _, whole := e.whole[c.Key.Target]; whole {
 		r.met = true // what other targets have that depends on it came too early
 	}
@@ -83,6 +78,23 @@ func (r *round) reportApplied(c *plan.Change, res appliers.Result, e *execution)
 	} else {
 		r.out.applied++
 	}
+}
+
+func (r *round) tellApplied(c *plan.Change, res appliers.Result) {
+	kind, message := applied(c, res)
+	data := map[string]any{
+		"key": c.Key.String(), "action": string(c.Action), "cause": string(c.Cause), "origin": c.Origin.String(), "revision": r.accepted.revision,
+	}
+	if res.Backup != "" {
+		data["backup"] = res.Backup
+	}
+	if c.Unfinished != "" {
+		data["finishes"] = c.Unfinished
+	}
+	if deletes(c) {
+		r.addApproval(data)
+	}
+	r.event(kind, message, data)
 }
 
 // applied is how what was done about an object is told.
@@ -98,6 +110,8 @@ func applied(c *plan.Change, res appliers.Result) (EventKind, string) {
 		return EventAdopted, fmt.Sprintf("adopt %s over other content", c.Key)
 	case c.Action == plan.Adopt:
 		return EventAdopted, fmt.Sprintf("adopt %s", c.Key)
+	case c.Action == plan.Update && len(c.Fields) == 0:
+		return EventApplied, fmt.Sprintf("finish %s", c.Key)
 	default:
 		return EventApplied, fmt.Sprintf("%s %s", c.Action, c.Key)
 	}
@@ -154,7 +168,7 @@ func (r *round) seen(k plan.Key) string {
 	if o.Object == nil {
 		return fmt.Sprint(o.Presence)
 	}
-	return string(o.Object.Hash())
+	return string(o.Object.Hash()) + o.Unfinished
 }
 
 // fail records a failed object and when it is tried again, by the class of its
@@ -204,12 +218,20 @@ func touched(p *plan.Plan) []plan.Key {
 
 // recordVerified drops what was seen gone and turns into failures what was
 // written and is still different: an answer of success is not believed unread.
-func (r *round) recordVerified(ctx context.Context, after *plan.Plan) {
+// Nor is a failure: what is there as before set out to write it was written.
+func (r *round) recordVerified(ctx context.Context, before, after *plan.Plan) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	var put []plan.Entry
 	var drop []plan.Key
-	open := map[plan.Key]bool{} // not as desired yet
+	open := map[plan.Key]bool{}          // not as desired yet
+	wrote := map[plan.Key]*plan.Change{} // what failed and set out to write more than what follows
+	for i := range before.Changes {
+		c := &before.Changes[i]
+		if _, failed := r.out.failures[c.Key]; failed && !unfinished(c) {
+			wrote[c.Key] = c
+		}
+	}
 	for i := range after.Changes {
 		c := &after.Changes[i]
 		_, failed := r.out.failures[c.Key]
@@ -226,7 +248,11 @@ func (r *round) recordVerified(ctx context.Context, after *plan.Plan) {
 			r.met = r.met || failed
 			delete(r.out.failures, c.Key) // an uncertain write that did happen
 		case !failed && !pending:
-			r.fail(c, fmt.Errorf("written, but it still differs at %s; is something else writing it?", fieldsOf(c)))
+			r.fail(c, errors.New(notConverged(c)))
+			open[c.Key] = true
+		case wrote[c.Key] != nil && unfinished(c):
+			put = append(put, c.Entry) // what is there counts as applied: a later change of it is drift
+			r.foundWritten(wrote[c.Key], c)
 			open[c.Key] = true
 		default:
 			open[c.Key] = true
@@ -241,6 +267,31 @@ func (r *round) recordVerified(ctx context.Context, after *plan.Plan) {
 	if err := r.m.registry.write(ctx, put, drop); err != nil {
 		r.out.message = err.Error()
 	}
+}
+
+// unfinished reports whether nothing is left of a write but what has to follow it.
+func unfinished(c *plan.Change) bool {
+	return c.Action == plan.Update && c.Unfinished != "" && len(c.Fields) == 0
+}
+
+// foundWritten tells of a write that is in place, though what has to follow it
+// failed; now is what is left of it.
+func (r *round) foundWritten(c, now *plan.Change) {
+	res := appliers.Result{}
+	if c.Adopting {
+		res.Backup = now.Entry.Backup
+	}
+	r.tellApplied(c, res)
+	r.out.written[c.Key] = struct{}{}
+	r.out.applied++
+}
+
+// notConverged says of what was written and confirmed what is not as desired.
+func notConverged(c *plan.Change) string {
+	if unfinished(c) {
+		return "written, and confirmed as complete, but " + c.Unfinished
+	}
+	return fmt.Sprintf("written, but it still differs at %s; is something else writing it?", fieldsOf(c))
 }
 
 func fieldsOf(c *plan.Change) string {
