@@ -161,6 +161,9 @@ func (v *view) object(ref string) (ObjectView, error) {
 	for i := range p.Changes {
 		if c := &p.Changes[i]; c.Key == k {
 			out.Fields = append(append(out.Fields, c.Fields...), c.Reported...)
+			if out.Problem == "" {
+				out.Problem = c.Unfinished
+			}
 		}
 	}
 	return out, nil

@@ -83,7 +83,7 @@ func TestOneReloadForAll(t *testing.T) {
 	}
 }
 
-// A reload that fails is the rest of the write until it has succeeded, also after a
+// Row D2-70: a reload that fails is the rest of the write until it has succeeded, also after a
 // restart, and no field of the object differs for it.
 func TestFailedReloadIsOwed(t *testing.T) {
 	h, reloads, broken := service(t)
@@ -101,6 +101,17 @@ func TestFailedReloadIsOwed(t *testing.T) {
 	if o.Unfinished != "onChange reload is still owed" || !manifest.Equal(o.Object.Spec(), h.resolve(t, obj).Object.Spec()) {
 		t.Errorf("the reload that failed: %q, and the object %s", o.Unfinished, text(o.Object))
 	}
+	health := func() appliers.HealthStatus {
+		t.Helper()
+		answers, err := h.Health(t.Context(), []appliers.Query{query(key(obj), h.resolve(t, obj))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answers[key(obj)].Status
+	}
+	if got := health(); got != appliers.Degraded {
+		t.Errorf("%s while the reload is owed", got)
+	}
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
 	}
@@ -109,8 +120,8 @@ func TestFailedReloadIsOwed(t *testing.T) {
 	op.Change.Version = o.Version
 	h.must(t, op)
 	h.converged(t, obj)
-	if n := h.effectCount(writes...) - before; n != 0 || reloads() != 2 {
-		t.Errorf("%d writes and %d reloads, want the reload alone", n, reloads())
+	if n := h.effectCount(writes...) - before; n != 0 || reloads() != 2 || health() != appliers.Healthy {
+		t.Errorf("%d writes and %d reloads, want the reload alone; %s", n, reloads(), health())
 	}
 }
 

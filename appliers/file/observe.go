@@ -268,8 +268,8 @@ func (v *view) projectContent(t *tree, q appliers.Query, l *look, rec *record, m
 	return nil
 }
 
-// Health implements appliers.HealthChecker: what is there is healthy; strangers
-// in an exclusive directory are told in the message.
+// Health implements appliers.HealthChecker: what is there is healthy, unless its
+// command is still owed; strangers in an exclusive directory are told in the message.
 func (a *Applier) Health(ctx context.Context, queries []appliers.Query) (map[plan.Key]appliers.Health, error) {
 	seen, err := a.Observe(ctx, queries)
 	if err != nil {
@@ -281,6 +281,10 @@ func (a *Applier) Health(ctx context.Context, queries []appliers.Query) (map[pla
 		case plan.Absent:
 			answers[key] = appliers.Health{Status: appliers.Missing, Message: "not there"}
 		case plan.Present:
+			if o.Unfinished != "" {
+				answers[key] = appliers.Health{Status: appliers.Degraded, Message: o.Unfinished}
+				continue
+			}
 			answers[key] = appliers.Health{Status: appliers.Healthy, Message: strangersIn(o.Object)}
 		default:
 			answers[key] = appliers.Health{Status: appliers.HealthUnknown, Message: o.Reason}

@@ -110,6 +110,9 @@ func (c *cli) printObject(o *pb.GetObjectResponse) {
 	case o.Presence == "Unknown":
 		fmt.Fprintln(c.out, "whether it differs is not known")
 		return
+	case len(o.Fields) == 0 && o.Problem != "":
+		fmt.Fprintln(c.out, "no field differs")
+		return
 	case len(o.Fields) == 0:
 		fmt.Fprintln(c.out, "no difference")
 		return

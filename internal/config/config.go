@@ -239,7 +239,7 @@ type Retry struct {
 
 // Contention says when a field counts as fought over.
 type Contention struct {
-	Threshold int64    `json:"threshold" default:"3" min:"1" doc:"So many heals of one field within the window are a fight."`
+	Threshold int64    `json:"threshold" default:"3" min:"1" doc:"So many heals of one field within the window are a fight; one that failed does not count."`
 	Window    Duration `json:"window" default:"10m" doc:"The time in which heals are counted."`
 	Cooldown  Duration `json:"cooldown" default:"30m" doc:"So long the field is left alone and shown."`
 }
