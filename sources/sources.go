@@ -32,6 +32,19 @@ var (
 	ErrDamaged = errors.New("local copy damaged")
 )
 
+// TooLargeError says that a file has more bytes than its reader takes. It is an
+// ErrRefused.
+type TooLargeError struct {
+	Size, Limit int64 // bytes
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("%v: %d bytes are more than the limit of %d", ErrRefused, e.Size, e.Limit)
+}
+
+// Unwrap makes it an ErrRefused.
+func (e *TooLargeError) Unwrap() error { return ErrRefused }
+
 // Hash names content: equal hashes mean equal bytes, names and modes below it.
 // Its form is the implementation's own.
 type Hash string
@@ -74,8 +87,8 @@ type Tree interface {
 	// separators, control characters, duplicates).
 	ReadDir(path string) ([]Entry, error)
 	// ReadFile returns the content of a regular file. It checks the size before
-	// it reads and fails with ErrRefused when it exceeds limit bytes, and for
-	// anything that is no regular file.
+	// it reads and fails with a *TooLargeError when it exceeds limit bytes, and with
+	// ErrRefused for anything that is no regular file.
 	ReadFile(path string, limit int64) ([]byte, error)
 }
 

@@ -72,7 +72,7 @@ func (c *cli) validateCommand() *cobra.Command {
 }
 
 // run fills the report. An error means that something could not be checked.
-func (f *validateFlags) run(ctx context.Context, path string, r *report) error {
+func (f *validateFlags) run(ctx context.Context, path string, r *report) (err error) {
 	cfg, err := f.loadConfig(r)
 	if err != nil || r.count(levelError) > 0 {
 		return err
@@ -100,10 +100,11 @@ func (f *validateFlags) run(ctx context.Context, path string, r *report) error {
 	if path == "" || len(units) == 0 {
 		return nil
 	}
-	tree, root, file, err := openTree(ctx, path)
+	tree, root, file, err := openTree(path)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, tree.Close()) }()
 	for _, u := range units {
 		if file != "" {
 			u.app.Path, u.part = file, true

@@ -35,8 +35,9 @@ type unit struct {
 }
 
 // openTree opens a directory, or the directory of a file together with its name.
-// root is what paths of the tree are relative to.
-func openTree(ctx context.Context, path string) (tree sources.Tree, root, file string, err error) {
+// root is what paths of the tree are relative to. Nothing is read yet: the daemon
+// does not read what no application asks for either.
+func openTree(path string) (tree *dir.Live, root, file string, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, "", "", hinted(err, "name a file or directory that exists")
@@ -45,12 +46,8 @@ func openTree(ctx context.Context, path string) (tree sources.Tree, root, file s
 	if !info.IsDir() {
 		root, file = filepath.Dir(path), filepath.Base(path)
 	}
-	repo, err := dir.Open(dir.Options{Path: root, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return nil, "", "", err
-	}
-	tree, err = newestTree(ctx, &sources.Source{Name: root, Repository: repo})
-	return tree, root, file, errors.Join(err, repo.Close())
+	tree, err = dir.OpenLive(root)
+	return tree, root, file, err
 }
 
 // openCheck opens the targets of a configuration, with no way to any of them: only
@@ -117,8 +114,16 @@ func (u *unit) judge(ctx context.Context, tree sources.Tree, root string, r *rep
 		}
 		return nil
 	}
-	if err != nil {
+	if err != nil && ctx.Err() != nil {
 		return err
+	}
+	if err != nil { // what cannot be read is as much of a fault as what is wrong in it
+		f := finding{Level: levelError, Rule: "render", Application: application, Path: relative(root, u.app.Path), Message: err.Error()}
+		if errors.Is(err, sources.ErrRefused) {
+			f.Hint = "take it out of the folder, or name a PATH without it"
+		}
+		r.add(f)
+		return nil
 	}
 	var objects []*manifest.Object
 	for o := range state.All() {

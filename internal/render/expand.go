@@ -231,12 +231,20 @@ func (r *round) load(p string, ref *reference) (*complaint, error) {
 	if e.Mode == sources.ModeDir {
 		return complain(fmt.Sprintf("%s is a directory", p), "refer to a file"), nil
 	}
-	data, problem, err := r.read(p, r.limits.Manifest.ObjectBytes)
+	data, problem, err := r.read(p, r.limits.Manifest.ObjectBytes, "shorten it: an object with its content has at most that much")
 	if problem != nil {
 		problem.msg = p + ": " + problem.msg
 	}
 	ref.hash, ref.data = e.Hash, string(data)
 	return problem, err
+}
+
+// place says where in time a tree is: one without a revision is a folder as it is.
+func place(tree sources.Tree) string {
+	if tree.Revision() == "" {
+		return "in the folder"
+	}
+	return "at revision " + tree.Revision()
 }
 
 // plainPath refuses a path that is missing or has a link or a submodule in it.
@@ -247,7 +255,7 @@ func (r *round) plainPath(p, what string) (*complaint, error) {
 		}
 		e, err := r.tree.Stat(step)
 		if errors.Is(err, fs.ErrNotExist) {
-			return complain(fmt.Sprintf("%s, %s, does not exist at revision %s", what, p, r.tree.Revision()), "check the path; it is relative to the directory of the manifest"), nil
+			return complain(fmt.Sprintf("%s, %s, does not exist %s", what, p, place(r.tree)), "check the path; it is relative to the directory of the manifest"), nil
 		}
 		if err != nil {
 			return nil, err
@@ -262,11 +270,15 @@ func (r *round) plainPath(p, what string) (*complaint, error) {
 	return nil, nil
 }
 
-// read reads a file within the limits of one file and of the whole round.
-func (r *round) read(p string, limit int64) ([]byte, *complaint, error) {
+// read reads a file within the limits of one file and of the whole round. larger
+// is what to do about one that has more.
+func (r *round) read(p string, limit int64, larger string) ([]byte, *complaint, error) {
 	data, err := r.tree.ReadFile(p, limit)
+	if large := new(sources.TooLargeError); errors.As(err, &large) {
+		return nil, complain(fmt.Sprintf("the file has %d bytes, more than the limit of %d", large.Size, large.Limit), larger), nil
+	}
 	if errors.Is(err, sources.ErrRefused) {
-		return nil, complain(fmt.Sprintf("the file cannot be read: %v", err), fmt.Sprintf("the limit is %d bytes", limit)), nil
+		return nil, complain(fmt.Sprintf("the file cannot be read: %v", err), "put a regular file there"), nil
 	}
 	if err != nil {
 		return nil, nil, err

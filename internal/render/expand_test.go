@@ -82,7 +82,7 @@ func TestExpandRefuses(t *testing.T) {
 		{`contentFrom: {file: '..\secret'}`, `the path "..\\secret" is not relative to the manifest; write it relative to the directory of the manifest, with slashes`},
 		{"contentFrom: {file: ../conf/dir}", "conf/dir is a directory; refer to a file"},
 		{"contentFrom: {file: ../conf/none}", "the file it refers to, conf/none, does not exist at revision r; check the path; it is relative to the directory of the manifest"},
-		{"contentFrom: {file: ../conf/long}", "conf/long: the file cannot be read: content refused: 2097152 bytes; the limit is 1048576 bytes"},
+		{"contentFrom: {file: ../conf/long}", "conf/long: the file has 2097152 bytes, more than the limit of 1048576; shorten it: an object with its content has at most that much"},
 		{"contentFrom: {file: ..}", `the path ".." leads out of the source; refer to files of the same source only`},
 		{"contentFrom: {template: ../conf/bad.tmpl}", `conf/bad.tmpl:3:3: .missing has no value; declare the variable in the Application`},
 		{"contentFrom: {template: ../conf/syntax.tmpl}", "conf/syntax.tmpl:2: missing value for if; repair the template"},

@@ -55,7 +55,7 @@ func (rr *Renderer) Render(ctx context.Context, tree sources.Tree, spec Spec, pr
 		}
 	}
 	if err := r.run(ctx, rr.parallel(), next, reuse); err != nil {
-		return nil, nil, fmt.Errorf("render %q at revision %s: %w", spec.Path, tree.Revision(), err)
+		return nil, nil, fmt.Errorf("render %q %s: %w", spec.Path, place(tree), err)
 	}
 	if err := manifest.Join(r.problems); err != nil {
 		return nil, nil, err
@@ -341,7 +341,7 @@ func (r *round) stale(u unit) bool {
 
 // decode reads one manifest.
 func (r *round) decode(f *file) ([]unit, error) {
-	data, problem, err := r.read(f.path, r.limits.Manifest.FileBytes)
+	data, problem, err := r.read(f.path, r.limits.Manifest.FileBytes, "split it, or name it in "+IgnoreFile)
 	if err != nil {
 		return nil, err
 	}

@@ -280,7 +280,7 @@ func TestRenderLimits(t *testing.T) {
 		{render.Limits{Dirs: 3}, ""},
 		{render.Limits{Dirs: 2}, ".: there are more than 2 directories below it; split the application, or name some in .gitopsdignore"},
 		{render.Limits{Depth: 3}, "a/b/c: directories are nested deeper than 3 levels; move it up or ignore it"},
-		{render.Limits{Manifest: manifest.Limits{FileBytes: 10}}, "a/1.yaml: the file cannot be read: content refused: 43 bytes; the limit is 10 bytes"},
+		{render.Limits{Manifest: manifest.Limits{FileBytes: 10}}, "a/1.yaml: the file has 43 bytes, more than the limit of 10; split it, or name it in .gitopsdignore"},
 	} {
 		good, _, _ := new(render.Renderer).Render(context.Background(), tree("r", f.with("a/2.yaml", "-", "a/b/c/3.yaml", "-")), render.Spec{Limits: c.limits}, nil)
 		for _, prev := range []*render.State{nil, good} {

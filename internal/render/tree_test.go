@@ -142,7 +142,7 @@ func (t *memTree) ReadFile(p string, limit int64) ([]byte, error) {
 	case b.mode == sources.ModeSymlink || b.mode == sources.ModeSubmodule:
 		panic("the target of a link was read: " + p)
 	case int64(len(b.data)) > limit:
-		return nil, fmt.Errorf("%w: %d bytes", sources.ErrRefused, len(b.data))
+		return nil, fmt.Errorf("%s: %w", p, &sources.TooLargeError{Size: int64(len(b.data)), Limit: limit})
 	}
 	return []byte(b.data), nil
 }

@@ -242,7 +242,7 @@ func (r *round) loadRules(outer *rules, dir string, e sources.Entry) (*rules, er
 		r.report(&manifest.Error{Path: e.Path, Msg: fmt.Sprintf("is a %s and not a file", e.Mode), Hint: "make it a file or remove it"})
 		return outer, nil
 	}
-	data, problem, err := r.read(e.Path, r.limits.Manifest.ObjectBytes)
+	data, problem, err := r.read(e.Path, r.limits.Manifest.ObjectBytes, "shorten it")
 	if err != nil {
 		return nil, err
 	}

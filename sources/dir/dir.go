@@ -1,7 +1,8 @@
 // Package dir is a source that is a plain folder: no history, no refs but
 // sources.DirRef, whose revision is a digest of all names, modes and contents.
 // What was read is held in memory, so that a tree stays what it was while the
-// folder moves on.
+// folder moves on. What is too much to be held is no obstacle: it is read again when
+// it is asked for, and must then be what it was.
 package dir
 
 import (
@@ -17,13 +18,20 @@ import (
 	"github.com/gitopsd/gitopsd/sources"
 )
 
-// Limits bound what is read from a folder. A folder beyond one of them is
-// refused as a whole, with an error that names the limit and the entry.
+// Limits bound what is read from a folder.
 type Limits struct {
-	Entries    int   // files, directories and links; default 100,000
-	Depth      int   // of directories below the root; default 100
-	FileBytes  int64 // of one file; default 10 MiB
-	TotalBytes int64 // of all files; default 64 MiB
+	// Entries are files, directories and links, default 100,000, and Depth is of
+	// directories below the root, default 100. A folder beyond one of them is refused
+	// as a whole, with an error that names the limit and the entry.
+	Entries int
+	Depth   int
+	// FileBytes are those of one file, default 10 MiB. A larger one is listed and never
+	// read: reading it is a sources.TooLargeError, and its hash is of its size and times.
+	FileBytes int64
+	// TotalBytes are those held in memory, default 64 MiB: of the smallest files, as many
+	// as fit. The others are read again when they are asked for; one that is not what it
+	// was any more is ErrUnavailable, and is looked at again.
+	TotalBytes int64
 }
 
 // Options of Open. Path must be set.
@@ -159,7 +167,7 @@ func (r *Repository) Open(ctx context.Context, revision string) (sources.Tree, e
 	if s == nil {
 		return nil, r.gone(revision)
 	}
-	return &tree{source: r.o.Path, root: s.root}, nil
+	return &tree{source: r.o.Path, limit: r.o.Limits.FileBytes, root: s.root}, nil
 }
 
 // Keep implements sources.Keeper.

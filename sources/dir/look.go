@@ -76,7 +76,7 @@ func (r *Repository) settle(ctx context.Context) (*snapshot, error) {
 // try looks once. It returns a snapshot; or how the folder is now, when it may
 // not be at rest yet, with an error that names what has changed; or an error.
 func (r *Repository) try(ctx context.Context, before *entry) (*snapshot, *entry, error) {
-	root, err := r.openRoot()
+	root, err := openRoot(r.o.Path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -115,8 +115,8 @@ func (r *Repository) try(ctx context.Context, before *entry) (*snapshot, *entry,
 }
 
 // openRoot opens the folder. Missing is never the same as empty.
-func (r *Repository) openRoot() (*os.Root, error) {
-	info, err := os.Stat(r.o.Path)
+func openRoot(path string) (*os.Root, error) {
+	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%w: it does not exist; nothing is changed until it is back", sources.ErrUnavailable)
@@ -125,7 +125,7 @@ func (r *Repository) openRoot() (*os.Root, error) {
 	case !info.IsDir():
 		return nil, fmt.Errorf("%w: it is not a directory", sources.ErrUnavailable)
 	}
-	root, err := os.OpenRoot(r.o.Path)
+	root, err := os.OpenRoot(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", sources.ErrUnavailable, cause(err))
 	}

@@ -162,7 +162,7 @@ func TestChangedWhileRead(t *testing.T) {
 	} {
 		file := write(t, "ok", path, name, "file")
 		write(t, "ok", path, name, "other")
-		root, err := r.openRoot()
+		root, err := openRoot(path)
 		must(t, err)
 		seen, err := scan(t.Context(), root, r.o.Limits)
 		must(t, err, change(file))
@@ -268,8 +268,6 @@ func TestLimits(t *testing.T) {
 		"all within":       {Limits{Entries: 5, Depth: 2, FileBytes: 10, TotalBytes: 12}, nil},
 		"too many entries": {Limits{Entries: 4}, []string{"4 entries"}},
 		"too deep":         {Limits{Depth: 1}, []string{"a/b", "deeper than 1"}},
-		"file too large":   {Limits{FileBytes: 9}, []string{"a/b/ten", "10 bytes", "9"}},
-		"all too large":    {Limits{TotalBytes: 11}, []string{"11 bytes"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := t.TempDir()
@@ -286,6 +284,99 @@ func TestLimits(t *testing.T) {
 			wantErr(t, err, sources.ErrRefused, append(test.words, path)...)
 		})
 	}
+}
+
+// Row A-7: a file beyond the limit is listed and never read, whoever asks, and the
+// files beside it are as ever. A change of it is a change of the folder.
+func TestLargeFile(t *testing.T) {
+	path := t.TempDir()
+	write(t, "01234567", path, "most")
+	large := write(t, "012345678", path, "d/large")
+	o := quick(path)
+	o.Limits.FileBytes, o.Now = 8, later
+	r := openDir(t, o)
+	tree := snapshotOf(t, r)
+	if r.reads != 1 {
+		t.Errorf("%d files were read, want 1", r.reads)
+	}
+	if data, err := tree.ReadFile("most", 100); err != nil || string(data) != "01234567" {
+		t.Errorf("the file beside it: %q, %v", data, err)
+	}
+	var refused *sources.TooLargeError
+	if _, err := tree.ReadFile("d/large", 100); !errors.As(err, &refused) || *refused != (sources.TooLargeError{Size: 9, Limit: 8}) || !strings.Contains(err.Error(), "d/large") {
+		t.Errorf("the file beyond the limit: %v", err)
+	}
+	if entries, err := tree.ReadDir("d"); err != nil || len(entries) != 1 || entries[0].Mode != sources.ModeFile || entries[0].Hash == "" {
+		t.Errorf("listed: %v, %v", entries, err)
+	}
+	if refs(t, r) != tree.Revision() {
+		t.Error("the revision of a folder that did not change did")
+	}
+	must(t, appendTo(large, "9"))
+	if refs(t, r) == tree.Revision() {
+		t.Error("a change of the file beyond the limit is not seen")
+	}
+	must(t, os.Chmod(large, 0o755))
+	if e, err := snapshotOf(t, r).Stat("d/large"); err != nil || e.Mode != sources.ModeExec {
+		t.Errorf("executable: %v, %v", e, err)
+	}
+}
+
+// Row A-8: of files that are too much to be held together the smallest are held. The
+// others are read when they are asked for, and are what they were or unavailable,
+// until the folder is looked at again.
+func TestTooMuchToHold(t *testing.T) {
+	path := t.TempDir()
+	write(t, "1", path, "z")
+	write(t, "22", path, "a/two")
+	write(t, "22", path, "b/two")
+	write(t, "55555", path, "a/five")
+	o := quick(path)
+	o.Limits.TotalBytes, o.Now = 9, later
+	r := openDir(t, o)
+	tree := snapshotOf(t, r)
+	read := func(name, want string) {
+		t.Helper()
+		data, err := tree.ReadFile(name, 100)
+		if want != "" && (err != nil || string(data) != want) {
+			t.Errorf("%s: %q, %v", name, data, err)
+		}
+		if want == "" {
+			wantErr(t, err, sources.ErrUnavailable, name, "has changed since revision "+tree.Revision()[:12])
+		}
+	}
+	read("a/five", "55555")
+	write(t, "new", path, "z")
+	write(t, "66666", path, "a/five")
+	read("z", "1") // held
+	read("a/five", "")
+	must(t, os.Truncate(filepath.Join(path, "a/five"), 3))
+	read("a/five", "")
+	must(t, appendTo(filepath.Join(path, "a/five"), "and more"))
+	read("a/five", "")
+	must(t, os.Remove(filepath.Join(path, "a/five")))
+	read("a/five", "")
+	must(t, unix.Mkfifo(filepath.Join(path, "a/five"), 0o644)) // opening it would wait for ever
+	read("a/five", "")
+	must(t, os.Remove(filepath.Join(path, "a/five")), os.Symlink("../b/two", filepath.Join(path, "a/five")))
+	read("a/five", "")
+	must(t, os.Remove(filepath.Join(path, "a/five")), os.WriteFile(filepath.Join(path, "a/five"), []byte("55555"), 0o600))
+	read("a/five", "55555") // what it was
+	tree = snapshotOf(t, r)
+	read("z", "new")
+	// What was held is let go of when smaller files need the room.
+	write(t, "22", path, "c")
+	write(t, "22", path, "d")
+	tree = snapshotOf(t, r)
+	for name, held := range map[string]bool{"z": false, "a/two": true, "b/two": true, "c": true, "d": true, "a/five": false} {
+		n, _, err := tree.(interface {
+			find(string) (*node, string, error)
+		}).find(name)
+		if err != nil || (n.content != nil) != held {
+			t.Errorf("%s: held %t, want %t (%v)", name, n.content != nil, held, err)
+		}
+	}
+	read("z", "new")
 }
 
 // The newest revisions can be opened, and older ones that are kept.

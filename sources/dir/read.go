@@ -29,6 +29,8 @@ const coarse = 2 * time.Second
 type reader struct {
 	ctx     context.Context
 	root    *os.Root
+	limits  Limits
+	largest int64 // of the files that are held
 	since   int64 // changes after this are too young to be trusted
 	recheck bool
 	reads   int
@@ -39,7 +41,8 @@ func (r *Repository) read(ctx context.Context, root *os.Root, now *entry) (*snap
 	if r.last != nil {
 		old = r.last.root
 	}
-	rd := &reader{ctx: ctx, root: root, since: r.o.Now().Add(-coarse).UnixNano()}
+	rd := &reader{ctx: ctx, root: root, limits: r.o.Limits, since: r.o.Now().Add(-coarse).UnixNano()}
+	rd.largest = now.largest(r.o.Limits.FileBytes, r.o.Limits.TotalBytes)
 	n, err := rd.node(now, old, ".")
 	r.reads += rd.reads
 	if err != nil {
@@ -52,12 +55,22 @@ func (r *reader) node(e *entry, old *node, at string) (*node, error) {
 	if e.stat.kind() == unix.S_IFDIR {
 		return r.dir(e, old, at)
 	}
-	young := e.stat.ctime > r.since
+	size := int64(e.stat.size)
+	isFile := e.stat.kind() == unix.S_IFREG
+	young := e.stat.ctime > r.since && !(isFile && size > r.limits.FileBytes) // of which nobody sees the content
 	r.recheck = r.recheck || young
 	if old != nil && old.stat == e.stat && !old.young {
-		return old, nil
+		if old.content == nil || size <= r.largest {
+			return old, nil
+		}
+		n := *old
+		n.content = nil
+		return &n, nil
 	}
 	n := &node{name: e.name, stat: e.stat, young: young}
+	if isFile && e.stat.mode&0o100 != 0 { // the owner's, as Git has it
+		n.mode = sources.ModeExec
+	}
 	if e.stat.kind() == unix.S_IFLNK {
 		target, err := r.root.Readlink(at)
 		if err != nil {
@@ -66,32 +79,36 @@ func (r *reader) node(e *entry, old *node, at string) (*node, error) {
 		n.mode, n.hash = sources.ModeSymlink, hash("link", []byte(target))
 		return n, nil
 	}
-	content, err := r.content(e, at)
+	if size > r.limits.FileBytes {
+		n.hash = hash("large", fmt.Append(nil, e.stat))
+		return n, nil
+	}
+	r.reads++
+	content, err := readAll(r.ctx, r.root, e.stat, at)
 	if err != nil {
 		return nil, err
 	}
-	n.content, n.hash = content, hash("file", content)
-	if e.stat.mode&0o100 != 0 { // the owner's, as Git has it
-		n.mode = sources.ModeExec
+	n.hash = hash("file", content)
+	if size <= r.largest {
+		n.content = content
 	}
 	return n, nil
 }
 
-// content reads a file that must be, before and after, what the scan saw.
-func (r *reader) content(e *entry, at string) ([]byte, error) {
-	if err := r.ctx.Err(); err != nil {
+// readAll reads a file that must be, before and after, what was seen of it.
+func readAll(ctx context.Context, root *os.Root, seen stat, at string) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	r.reads++
-	f, err := r.root.OpenFile(at, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe put in its place would block
+	f, err := root.OpenFile(at, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe put in its place would block
 	if err != nil {
 		return nil, unavailable(at, err)
 	}
 	defer f.Close()
-	if err := unchanged(f, e.stat, at); err != nil {
+	if err := unchanged(f, seen, at); err != nil {
 		return nil, err
 	}
-	content := make([]byte, e.stat.size)
+	content := make([]byte, seen.size)
 	if _, err := io.ReadFull(f, content); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, changedError(at)
 	} else if err != nil {
@@ -100,7 +117,7 @@ func (r *reader) content(e *entry, at string) ([]byte, error) {
 	if n, _ := f.Read(make([]byte, 1)); n > 0 {
 		return nil, changedError(at)
 	}
-	return content, unchanged(f, e.stat, at)
+	return content, unchanged(f, seen, at)
 }
 
 func unchanged(f *os.File, want stat, at string) error {

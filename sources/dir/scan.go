@@ -64,6 +64,29 @@ func (e *entry) newest() int64 {
 	return t
 }
 
+// largest returns the size up to which the files below an entry fit together into
+// some bytes, each of them into most: all that are larger do not.
+func (e *entry) largest(most, together int64) int64 {
+	var sizes []int64
+	var collect func(*entry)
+	collect = func(e *entry) {
+		if size := int64(e.stat.size); e.refused == nil && e.stat.kind() == unix.S_IFREG && size <= most {
+			sizes = append(sizes, size)
+		}
+		for _, x := range e.entries {
+			collect(x)
+		}
+	}
+	collect(e)
+	slices.Sort(sizes)
+	for _, size := range sizes {
+		if together -= size; together < 0 {
+			return size - 1
+		}
+	}
+	return most
+}
+
 // changedError says that an entry changed while it was looked at: look again.
 type changedError string
 
@@ -77,7 +100,6 @@ type scanner struct {
 	root   *os.Root
 	limits Limits
 	count  int
-	bytes  int64
 }
 
 func scan(ctx context.Context, root *os.Root, limits Limits) (*entry, error) {
@@ -176,15 +198,7 @@ func (s *scanner) look(dir int, at, name string) (*entry, error) {
 		return e, nil
 	}
 	switch e.stat.kind() {
-	case unix.S_IFDIR, unix.S_IFLNK:
-	case unix.S_IFREG:
-		s.bytes += st.Size
-		if st.Size > s.limits.FileBytes {
-			return nil, fmt.Errorf("%w: %s has %d bytes, the limit of a file is %d", sources.ErrRefused, where, st.Size, s.limits.FileBytes)
-		}
-		if s.bytes > s.limits.TotalBytes {
-			return nil, fmt.Errorf("%w: the files have more than %d bytes together", sources.ErrRefused, s.limits.TotalBytes)
-		}
+	case unix.S_IFDIR, unix.S_IFLNK, unix.S_IFREG:
 	default:
 		e.refused = fmt.Errorf("%w: %s is a %s; only files, directories and symbolic links can be in a source", sources.ErrRefused, where, special(e.stat))
 	}

@@ -2,11 +2,15 @@ package dir
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/gitopsd/gitopsd/sources"
 )
@@ -16,9 +20,9 @@ type node struct {
 	name     string
 	mode     sources.Mode
 	hash     sources.Hash
-	stat     stat // of files and links
-	young    bool // stat cannot be trusted to tell the next change
-	content  []byte
+	stat     stat      // of files and links
+	young    bool      // stat cannot be trusted to tell the next change
+	content  []byte    // of files; nil when it is not held
 	children []*node   // sorted by name
 	refused  []refusal // what else is in the directory
 }
@@ -43,7 +47,8 @@ func (n *node) child(name string) *node {
 
 // tree is a snapshot as a sources.Tree.
 type tree struct {
-	source string // path of the folder, for errors
+	source string // path of the folder
+	limit  int64  // of the bytes of one file
 	root   *node
 }
 
@@ -114,8 +119,44 @@ func (t *tree) ReadFile(p string, limit int64) ([]byte, error) {
 	if n.mode != sources.ModeFile && n.mode != sources.ModeExec {
 		return nil, t.error(p, fmt.Errorf("%w: it is a %s, not a file", sources.ErrRefused, n.mode))
 	}
-	if int64(len(n.content)) > limit {
-		return nil, t.error(p, fmt.Errorf("%w: it has %d bytes, the limit is %d", sources.ErrRefused, len(n.content), limit))
+	limit = min(limit, t.limit)
+	if size := int64(n.stat.size); size > limit {
+		return nil, t.error(p, &sources.TooLargeError{Size: size, Limit: limit})
+	}
+	if n.content == nil {
+		return t.again(n, p)
 	}
 	return bytes.Clone(n.content), nil
+}
+
+// again reads a file that is not held, and refuses to give anything else than what
+// the snapshot was made of.
+func (t *tree) again(n *node, p string) ([]byte, error) {
+	root, err := openRoot(t.source)
+	if err != nil {
+		return nil, t.error(p, err)
+	}
+	defer root.Close()
+	f, err := root.OpenFile(p, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe put in its place would block
+	if err != nil {
+		return nil, t.changed(p, unavailable(p, err))
+	}
+	defer f.Close()
+	content := make([]byte, n.stat.size)
+	if _, err := io.ReadFull(f, content); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, t.changed(p, unavailable(p, err))
+	}
+	if more, _ := f.Read(make([]byte, 1)); more > 0 || hash("file", content) != n.hash {
+		return nil, t.changed(p, changedError(p))
+	}
+	return content, nil
+}
+
+// changed says what became of a file that is not held.
+func (t *tree) changed(p string, err error) error {
+	if changed := changedError(""); errors.As(err, &changed) {
+		err = fmt.Errorf("%w: it has changed since revision %.12s was looked at, and with so many bytes in the folder it is not kept; it is looked at again",
+			sources.ErrUnavailable, t.Revision())
+	}
+	return t.error(p, err)
 }

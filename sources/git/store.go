@@ -162,7 +162,7 @@ func (s *store) readAny(hash plumbing.Hash, limit int64) (data []byte, kind plum
 			if err := s.checkEntry(hash); err != nil {
 				return err
 			}
-			return fmt.Errorf("%w: %d bytes are more than the limit of %d", sources.ErrRefused, size, limit)
+			return &sources.TooLargeError{Size: size, Limit: limit}
 		}
 		object, err := o.EncodedObject(plumbing.AnyObject, hash)
 		if err != nil {

@@ -83,7 +83,7 @@ func (t *tree) ReadFile(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("read %s at %s: %w: it is a %s", path, t.revision, sources.ErrRefused, n.mode)
 	}
 	if int64(len(n.data)) > limit {
-		return nil, fmt.Errorf("read %s at %s: %w: %d bytes are more than the limit of %d", path, t.revision, sources.ErrRefused, len(n.data), limit)
+		return nil, fmt.Errorf("read %s at %s: %w", path, t.revision, &sources.TooLargeError{Size: int64(len(n.data)), Limit: limit})
 	}
 	t.count(func(s *Stats) { s.FilesRead++ })
 	return []byte(n.data), nil

@@ -89,6 +89,10 @@ func testReadFile(t *testing.T, f Fixture) {
 		if !errors.Is(err, sources.ErrRefused) || data != nil {
 			t.Errorf("ReadFile(%q, %d) gave %d bytes, %v, want ErrRefused", c.path, c.limit, len(data), err)
 		}
+		var large *sources.TooLargeError
+		if isFile := c.limit != 100; errors.As(err, &large) != isFile || isFile && (large.Limit != c.limit || large.Size != c.limit+1) {
+			t.Errorf("ReadFile(%q, %d): %v, want the size and the limit of a file as a TooLargeError", c.path, c.limit, err)
+		}
 	}
 	data, err := tree.ReadFile("a.yaml", 10)
 	if err != nil {
