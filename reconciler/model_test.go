@@ -122,8 +122,9 @@ func (m *model) do(a action) {
 			{Refuse: func(appliers.Operation) error { return errors.New("quota") }},
 			{Stale: true},
 			{Unread: func(k plan.Key) string { return map[bool]string{true: "page lost"}[k.ID.Name == name] }},
-		}[a.Value%5])
-		m.stale = time.Now().Add(map[bool]time.Duration{true: 1000 * time.Hour, false: 4 * time.Minute}[a.Value%5 == 3])
+			{Rest: func(appliers.Operation) error { return errors.New("reload failed") }},
+		}[a.Value%6])
+		m.stale = time.Now().Add(map[bool]time.Duration{true: 1000 * time.Hour, false: 4 * time.Minute}[a.Value%6 == 3])
 	case 10:
 		world.SetFaults(memapply.Faults{})
 		m.stale = time.Now().Add(4 * time.Minute)
@@ -199,6 +200,9 @@ func (m *model) synced(when, app string, files map[string]string) {
 		}
 		o := object(m.t, content)
 		live, ok := m.worlds["one"].Get(where(o.ID().Name))
+		if live.Owed {
+			m.failf("%s: S15: %s is Synced, and the write of %s is unfinished", when, app, o.ID().Name)
+		}
 		if !ok || live.Content["spec"].(map[string]any)["value"] != o.Spec()["value"] {
 			m.failf("%s: S15: %s is Synced at %s, and %s is %+v", when, app, m.status(app).Revision, o.ID().Name, live.Content)
 		}

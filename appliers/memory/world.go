@@ -65,6 +65,7 @@ type Live struct {
 	Version uint64
 	Writer  string
 	Owner   string // application of the mark; "" without one
+	Owed    bool   // what follows its write has not succeeded
 }
 
 // Counters count calls and what they did since the world began.
@@ -133,7 +134,7 @@ func (w *World) live(locator string) (Live, bool) {
 		return Live{}, false
 	}
 	content, _ := manifest.Clone(t.now.content).(map[string]any)
-	l := Live{Locator: locator, Content: content, Version: t.now.version, Writer: t.now.writer}
+	l := Live{Locator: locator, Content: content, Version: t.now.version, Writer: t.now.writer, Owed: t.owed}
 	if t.now.mark != nil {
 		l.Owner = t.now.mark.application
 	}

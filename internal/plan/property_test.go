@@ -67,6 +67,8 @@ func anyWorld(t *rapid.T) *world {
 			w.opts.Foreign[file(n)] = "shop"
 		case 3:
 			w.opts.Contended[FieldRef{file(n), "/spec/mode"}] = true
+		case 4:
+			w.owed[file(n)] = "a reload is owed"
 		}
 	}
 	return w
@@ -142,6 +144,21 @@ func checkPlan(t *rapid.T, w *world, p *Plan) {
 	}
 	checkOrder(t, w, p, seen)
 	checkRemovals(t, w, p)
+	checkOwed(t, w, p, seen)
+}
+
+// checkOwed: whatever the rules for drift, an unfinished write of what is desired is
+// gone on with, or the plan says why not.
+func checkOwed(t *rapid.T, w *world, p *Plan, at map[Key]int) {
+	for k := range w.owed {
+		if _, wanted := w.desired[k]; !wanted || w.observe(k).Presence != Present {
+			continue
+		}
+		i, listed := at[k]
+		if !listed || p.Changes[i].Action == None && p.Changes[i].Blocked == "" {
+			t.Fatalf("%s: its write is unfinished, and the plan leaves it so", k)
+		}
+	}
 }
 
 // checkRemovals: what goes besides was observed, its field is written, and over

@@ -258,6 +258,7 @@ func (w *world) write(c *Change) {
 }
 
 func (w *world) confirm(c *Change) {
+	delete(w.owed, c.Key)
 	if c.Action != Delete && c.Action != Forget {
 		w.entries[c.Key] = c.Done()
 	}
