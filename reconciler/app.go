@@ -78,6 +78,7 @@ type mail struct {
 type appState struct {
 	record    appRecord
 	restored  bool // the accepted revision of the record was looked for
+	outdated  bool // accepted is what other settings made of it, which a reload has replaced
 	accepted  *desiredState
 	judgedBy  string // digest of the policies that judged accepted
 	tried     attempt

@@ -98,12 +98,13 @@ func (r *registry) awaitTried(ctx context.Context, application, source string, s
 	}
 }
 
-// resetDesire says of an application that starts that nothing is known of it yet;
-// restoring is set when it had accepted a revision before.
-func (r *registry) resetDesire(application, source string, restoring bool) {
+// resetDesire says of an application that starts that nothing is known of it yet, or
+// no more than what it wanted with other settings; restoring is set when it had
+// accepted a revision before.
+func (r *registry) resetDesire(application, source string, restoring bool, before *desiredState) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.replaceDesire(application, r.desires[application], desire{source: source, restoring: restoring})
+	r.replaceDesire(application, r.desires[application], desire{source: source, restoring: restoring, state: before})
 }
 
 // failDesire records that an application could not render a revision: what it

@@ -30,7 +30,7 @@ func (a *app) finish(st *appState, res roundResult) {
 		st.fights.forget(res.delta)
 	}
 	a.watch(st, res)
-	st.record, st.accepted, st.judgedBy = res.record, res.accepted, res.judgedBy
+	st.record, st.accepted, st.outdated, st.judgedBy = res.record, res.accepted, res.outdated, res.judgedBy
 	st.restored = st.restored || res.restored
 	st.observed, st.failures = res.observed, res.failures
 	st.message = res.message

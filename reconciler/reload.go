@@ -301,6 +301,15 @@ func (m *Manager) stopApps(config Config, apps []*app) {
 		if next.state.record.Source != next.Source && !next.departing {
 			next.state.record.Revision = ""
 		}
+		if old := a.state.accepted; old != nil && !a.departing && !next.departing {
+			// It stays in charge until its settings now make something that is accepted.
+			// Its place in the order of a source means nothing for another one.
+			state := *old
+			if a.Source != next.Source {
+				state.seq = 0
+			}
+			next.state.accepted, next.state.outdated = &state, true
+		}
 	}
 }
 
@@ -357,7 +366,7 @@ func (m *Manager) startAll(life context.Context, next *opened, apps []*app) {
 			a.depart()
 			continue
 		}
-		m.registry.resetDesire(a.Name, a.Source, a.state.record.Revision != "")
+		m.registry.resetDesire(a.Name, a.Source, a.state.record.Revision != "", a.state.accepted)
 	}
 	for _, a := range apps {
 		var ctx context.Context

@@ -19,6 +19,7 @@ type roundInput struct {
 	attempt   attempt
 	record    appRecord
 	accepted  *desiredState
+	outdated  bool // accepted is what other settings made of it
 	judgedBy  string
 	observed  keyMap[plan.Observed]
 	contended map[plan.FieldRef]bool
@@ -42,6 +43,7 @@ type roundInput struct {
 type roundResult struct {
 	record    appRecord
 	accepted  *desiredState
+	outdated  bool
 	delta     []plan.Key // what differs between the accepted state and the one before
 	judgedBy  string
 	restored  bool
@@ -139,7 +141,7 @@ func (r *round) run(ctx context.Context) {
 	r.started = r.m.opts.Now()
 	r.out = roundResult{
 		heard:   r.m.registry.heard(r.app.Name),
-		attempt: r.attempt, record: r.record, accepted: r.accepted, judgedBy: r.judgedBy, observed: r.observed,
+		attempt: r.attempt, record: r.record, accepted: r.accepted, outdated: r.outdated, judgedBy: r.judgedBy, observed: r.observed,
 		watching: r.watching, failures: r.failures, pending: map[plan.Key]time.Time{}, writers: map[plan.Key]string{},
 		cautions: map[plan.Key][]policies.Finding{}, written: map[plan.Key]struct{}{},
 	}
@@ -151,7 +153,7 @@ func (r *round) run(ctx context.Context) {
 	r.rejudgeAccepted(ctx)
 	if r.evaluate {
 		r.out.evaluated = true
-		if r.accepted == nil || r.accepted.revision != r.head.revision {
+		if r.accepted == nil || r.out.outdated || r.accepted.revision != r.head.revision {
 			r.considerCandidate(ctx)
 		} else {
 			r.catchUp()
@@ -212,6 +214,7 @@ func (r *round) restoreAccepted(ctx context.Context) {
 		state.commit = s.describe(ctx, state.revision)
 	}
 	r.accepted, r.out.accepted, r.out.restored = state, state, true
+	r.outdated, r.out.outdated = false, false
 	r.judgedBy = ""
 	r.full = true
 	r.m.registry.setDesire(r.app.Name, desire{source: r.app.Source, seq: state.seq, ready: true, state: state})
@@ -243,7 +246,10 @@ func (r *round) rejudgeAccepted(ctx context.Context) {
 // unaccepted says why nothing at all is written while there is no accepted
 // state, or "" when none was ever accepted.
 func (r *round) unaccepted() string {
-	if r.accepted != nil || r.record.Revision == "" {
+	switch {
+	case r.out.outdated:
+		return fmt.Sprintf("the settings have changed since %s was accepted, and what they were before stays in charge until what they make of the newest revision is accepted", shortRevision(r.accepted.revision))
+	case r.accepted != nil || r.record.Revision == "":
 		return ""
 	}
 	return fmt.Sprintf("the settings have changed since %s was accepted, so nothing is written, not even against drift, until what they make of the newest revision is accepted", shortRevision(r.record.Revision))

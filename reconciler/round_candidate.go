@@ -13,6 +13,7 @@ import (
 	"github.com/gitopsd/gitopsd/appliers"
 	"github.com/gitopsd/gitopsd/internal/plan"
 	"github.com/gitopsd/gitopsd/policies"
+	"github.com/gitopsd/gitopsd/sources"
 )
 
 // considerCandidate takes the head through render, policies, plan and gates,
@@ -75,7 +76,7 @@ func (r *round) renderCandidate(ctx context.Context, cand *Candidate) error {
 	}
 	defer r.m.renderSlot(ctx)()
 	start := r.m.opts.Now()
-	state, delta, err := r.app.pipe.next(ctx, tree, r.accepted)
+	state, delta, err := r.next(ctx, tree)
 	r.m.opts.Metrics.step(stepRender, r.m.opts.Now().Sub(start))
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -96,6 +97,24 @@ func (r *round) renderCandidate(ctx context.Context, cand *Candidate) error {
 	r.candidate, r.delta = state, delta
 	r.m.registry.setDesire(r.app.Name, desire{source: r.app.Source, seq: state.seq, state: state})
 	return nil
+}
+
+// next renders the head. What other settings made of a revision is no base to render
+// from: the difference to it is then everything.
+func (r *round) next(ctx context.Context, tree sources.Tree) (*desiredState, []plan.Key, error) {
+	if !r.outdated {
+		return r.app.pipe.next(ctx, tree, r.accepted)
+	}
+	state, delta, err := r.app.pipe.next(ctx, tree, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	for k := range r.accepted.items.all() {
+		if _, still := state.items.get(k); !still {
+			delta = append(delta, k)
+		}
+	}
+	return state, dedupe(delta), nil
 }
 
 // judgeCandidate: a denial refuses the revision, and so does a policy that
@@ -355,6 +374,7 @@ func (r *round) acceptCandidate(ctx context.Context, _ *Candidate) error {
 		r.record, r.out.record, r.out.first = rec, rec, true
 	}
 	r.setAccepted(r.candidate, r.policy.judge)
+	r.outdated, r.out.outdated = false, false
 	r.out.message = "" // what was wrong with the one before
 	r.out.delta = r.delta
 	r.m.registry.setDesire(r.app.Name, desire{source: r.app.Source, seq: r.candidate.seq, ready: true, state: r.candidate})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/gitopsd/gitopsd/internal/plan"
 	"github.com/gitopsd/gitopsd/policies"
+	memsource "github.com/gitopsd/gitopsd/sources/memory"
 )
 
 // D-61: settings that make something else of the accepted revision go through
@@ -91,6 +92,68 @@ func TestSameSettingsAreRestored(t *testing.T) {
 		s.pass(time.Second)
 		s.wantValue("one", "a", int64(1))
 	})
+}
+
+// Settings that make nothing that can be accepted leave what was accepted before in
+// charge, which is healed and prunes nothing; once they are mended, what they make
+// is compared with that, also the deletes.
+func TestBadSettingsLeaveTheAcceptedInCharge(t *testing.T) {
+	for name, bad := range map[string]func(*sim, *Application){
+		"path that is not there": func(_ *sim, a *Application) { a.Path = "wbe" },
+		"content that is denied": func(_ *sim, a *Application) { a.Path = "denied" },
+		"source that is down": func(s *sim, a *Application) {
+			s.more["other"] = memsource.New()
+			s.more["other"].SetDown(errors.New("no route"))
+			a.Source = "other"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(s *sim) {
+				s.judge = &rules{digest: "p1", object: denyName("evil")}
+				s.app("web", "web")
+				s.app("twin", "twin")
+				s.commit(map[string]string{
+					"web/a.yaml": thing("a", "1"), "web/b.yaml": thing("b", "1"), "denied/evil.yaml": thing("evil", "1"),
+					"next/a.yaml": thing("a", "2"), "next/c.yaml": thing("c", "1"), "twin/t.yaml": thing("t", "1"),
+				})
+				s.start()
+				s.app("web", "web", func(a *Application) { bad(s, a) })
+				if err := s.reload(); err != nil {
+					t.Fatal(err)
+				}
+				s.pass(time.Minute)
+				if st := s.status("web"); st.Sync != OutOfSync || !strings.Contains(st.Message+st.Candidate.said(), "stays in charge") {
+					t.Errorf("status %s %q, %q", st.Sync, st.Message, st.Candidate.said())
+				}
+				s.worlds["one"].SetField("x", where("a"), "/spec/value", int64(9))
+				s.pass(time.Second)
+				s.wantValue("one", "a", int64(1))
+				s.wantCounts("one", 3, 1, 0)
+				// Nobody takes over what is still wanted.
+				s.commit(map[string]string{"twin/b.yaml": thing("b", "5")})
+				s.pass(5 * time.Minute)
+				s.wantValue("one", "b", int64(1))
+				s.commit(map[string]string{"twin/b.yaml": ""})
+				s.pass(time.Minute)
+				s.app("web", "next")
+				if err := s.reload(); err != nil {
+					t.Fatal(err)
+				}
+				s.pass(5 * time.Minute)
+				s.wantSync("web", Synced, "")
+				s.wantCounts("one", 4, 2, 1)
+				s.wantSync("twin", Synced, "")
+			})
+		})
+	}
+}
+
+// said is the reason of a candidate, or "".
+func (c *Candidate) said() string {
+	if c == nil {
+		return ""
+	}
+	return c.Reason
 }
 
 // An approval is for the files and settings that were seen.

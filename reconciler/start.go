@@ -84,7 +84,7 @@ func (a *app) start(ctx context.Context, st *appState) {
 func (a *app) input(st *appState, mail mail, now time.Time) roundInput {
 	in := roundInput{
 		app: a, head: a.m.head(a.Source), policy: a.m.policy(a.Policies), suspended: a.suspension() != nil,
-		record: st.record, accepted: st.accepted, judgedBy: st.judgedBy, observed: st.observed,
+		record: st.record, accepted: st.accepted, outdated: st.outdated, judgedBy: st.judgedBy, observed: st.observed,
 		failures: maps.Clone(st.failures), blocked: st.blocked, pending: st.pending, watching: st.watching, force: mail.force, stuck: st.message,
 		drift: maps.Clone(st.drift),
 	}
