@@ -192,6 +192,7 @@ func TestBuildCases(t *testing.T) {
 			w.opts.Contended = map[FieldRef]bool{{file("a"), "/spec/mode"}: true, {file("a"), "/spec/content"}: true}
 		}),
 		"unfinished-first":   unfinishedCase(one, func(w *world) { begun(w, "a") }),
+		"unfinished-taken":   unfinishedCase(one, func(w *world) { begun(w, "a").entry("a", func(e *Entry) { e.Adopted = true }) }),
 		"unfinished-dropped": unfinishedCase(one, func(w *world) { w.want("b", one).applied().drop("a") }),
 		"escapes": func(w *world) {
 			w.want("a", m{"\x1b[31mkey": "\x1b[2J\u202e"}).want("b", one).unknown[file("b")] = "bad\x1b]0;title\x07\nnext"

@@ -168,13 +168,13 @@ func (b *builder) stranger(w *want) *Change {
 func (b *builder) firstWrite(w *want) *Change {
 	fields := b.compare(w.d.Object, w.obs.Object, nil, w.c.Applied)
 	if len(fields) == 0 {
-		if w.entry.Adopted { // the target may not have marked it yet
-			w.c.Action = Adopt
-			return b.pending(w, nil)
-		}
 		if w.c.Unfinished != "" { // all of it is there, and something has still to follow
 			w.c.Action = Update
 			return b.pending(w, w.c.Applied)
+		}
+		if w.entry.Adopted { // the target may not have marked it yet
+			w.c.Action = Adopt
+			return b.pending(w, nil)
 		}
 		return b.recorded(w)
 	}
