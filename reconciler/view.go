@@ -121,7 +121,7 @@ func (v *view) unknown() string {
 	case v.accepted == nil && v.candidate != nil && v.revision == "":
 		return "nothing was accepted before"
 	case v.accepted == nil && v.candidate != nil: // of which the message is
-		return shortRevision(v.revision) + " was accepted before; since the start, or the last change of its settings, nothing has been looked at"
+		return shortRevision(v.revision) + " was accepted before; since the start nothing has been looked at"
 	case v.accepted == nil, v.status.Sync == SyncUnknown, v.status.Sync == Stale:
 		return v.status.Message
 	default:
