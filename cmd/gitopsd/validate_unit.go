@@ -139,8 +139,12 @@ func (u *unit) judge(ctx context.Context, tree sources.Tree, root string, r *rep
 	}
 	for _, p := range u.policies {
 		verdicts, err := p.Objects(ctx, objects)
-		if err != nil {
+		if err != nil && ctx.Err() != nil {
 			return err
+		}
+		if err != nil { // without a verdict nothing is accepted
+			r.add(finding{Level: levelError, Rule: "policy", Application: application, Path: relative(root, u.app.Path), Message: err.Error()})
+			continue
 		}
 		for i, v := range verdicts {
 			for _, f := range v.Deny {
