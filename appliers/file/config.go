@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/gitopsd/gitopsd/internal/manifest"
 )
 
 // config is the target's section of the configuration.
@@ -181,42 +183,11 @@ func checkPath(p string) error {
 
 // suggest says which known word was probably meant, or lists them.
 func suggest(word string, known []string) string {
-	best, least := "", max(1, len(word)/3)+1
-	for _, k := range slices.Sorted(slices.Values(known)) {
-		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < least {
-			best, least = k, d
-		}
-	}
-	if best != "" {
-		return "did you mean " + best + "?"
+	if near := manifest.Nearest(word, known); near != "" {
+		return "did you mean " + near + "?"
 	}
 	if len(known) == 0 {
 		return "none are defined"
 	}
 	return "known are " + strings.Join(slices.Sorted(slices.Values(known)), ", ")
-}
-
-// distance is the number of letters to add, drop, replace or swap with their
-// neighbour between two words.
-func distance(a, b string) int {
-	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		next := make([]int, len(b)+1)
-		next[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			next[j] = min(row[j]+1, next[j-1]+1, row[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				next[j] = min(next[j], before[j-2]+1)
-			}
-		}
-		before, row = row, next
-	}
-	return row[len(b)]
 }

@@ -182,7 +182,7 @@ func (d *decoder) text(at manifest.Pointer, in any, f field, out reflect.Value) 
 		d.problem(at, "give it a value or remove it", "is empty")
 	case f.enum != nil && !slices.Contains(f.enum, s):
 		hint := ""
-		if near := nearest(s, f.enum); near != "" {
+		if near := manifest.Nearest(s, f.enum); near != "" {
 			hint = "did you mean " + near + "?"
 		}
 		d.problem(at, hint, "want one of %s", strings.Join(f.enum, ", "))
