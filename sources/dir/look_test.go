@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -111,23 +110,18 @@ func TestNeverAtRest(t *testing.T) {
 	write(t, "1", path, "quiet")
 	o := quick(path)
 	o.Settle, o.Deadline = 40*time.Millisecond, 300*time.Millisecond
-	r := openDir(t, o)
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
-				_ = os.WriteFile(filepath.Join(path, "busy.log"), fmt.Append(nil, i), 0o644)
-			}
+	writes, busy := 0, true
+	o.Now = func() time.Time { // asked between two scans of one look: something is written in each
+		if busy {
+			writes++
+			write(t, fmt.Sprint(writes), path, "busy.log")
 		}
-	})
+		return time.Now()
+	}
+	r := openDir(t, o)
 	_, err := r.Refs(t.Context(), sources.DirRef)
-	close(stop)
-	wg.Wait()
 	wantErr(t, err, sources.ErrUnavailable, path, "busy.log", "quiet for 40ms")
+	busy = false
 	refs(t, r)
 }
 
