@@ -9,6 +9,7 @@ import (
 	memapply "github.com/gitopsd/gitopsd/appliers/memory"
 	"github.com/gitopsd/gitopsd/internal/effect"
 	"github.com/gitopsd/gitopsd/internal/plan"
+	"github.com/gitopsd/gitopsd/policies"
 )
 
 // D-55: an object whose creation was refused was never written: its address may
@@ -144,4 +145,50 @@ func count(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+// The old one stays until the new one is there: while a stranger's object is in its
+// way, there would be neither.
+func TestMoveKeepsTheOldOneUntilTheNewOneIsThere(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("web", ".")
+		s.worlds["one"].Set("admin", object(t, addressed("other", "new", "7")))
+		s.commit(map[string]string{"x.yaml": addressed("x", "old", "1"), "y.yaml": thing("y", "1")})
+		s.start()
+		s.commit(map[string]string{"x.yaml": addressed("x", "new", "1")})
+		s.pass(10 * time.Minute)
+		s.wantFailure("web", "x", "already there with other content")
+		s.wantCounts("one", 2, 0, 0)
+		s.restart()
+		s.pass(10 * time.Minute)
+		s.wantCounts("one", 2, 0, 0)
+		s.worlds["one"].Delete("memory:new")
+		s.pass(10 * time.Minute)
+		s.wantSync("web", Synced, "")
+		s.wantCounts("one", 3, 0, 1)
+	})
+}
+
+// A rule about deletes sees the name that was declared, and its denial refuses the
+// revision as a whole.
+func TestMovedDeleteIsJudgedByItsName(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.judge = &rules{digest: "p1", change: func(c policies.Change) string {
+			live := c.Change.Live
+			if c.Change.Action == plan.Delete && c.Change.Key.ID.Name == "kept" && live != nil && live.ID().Name == "kept" {
+				return "kept is never deleted"
+			}
+			return ""
+		}}
+		s.app("web", ".")
+		s.commit(map[string]string{"x.yaml": addressed("kept", "old", "1"), "y.yaml": thing("y", "1")})
+		s.start()
+		s.commit(map[string]string{"x.yaml": addressed("kept", "new", "1"), "z.yaml": thing("z", "1")})
+		s.pass(10 * time.Minute)
+		s.wantSync("web", OutOfSync, "kept is never deleted")
+		s.wantCounts("one", 2, 0, 0)
+		if e, ok := s.m.registry.entry("web", s.key("one", "kept")); !ok || e.Locator != "memory:old" {
+			t.Errorf("kept is on record as %+v", e)
+		}
+	})
 }

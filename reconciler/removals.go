@@ -155,6 +155,19 @@ func (m *Manager) unread(a *app, seq uint64, place string) string {
 	return ""
 }
 
+// changed are the keys that the candidate changes, those under which it leaves an old
+// address included.
+func (r *round) changed() map[plan.Key]bool {
+	changed := make(map[plan.Key]bool, len(r.delta)+len(r.parted))
+	for _, k := range r.delta {
+		changed[k] = true
+	}
+	for _, k := range r.parted {
+		changed[k] = true
+	}
+	return changed
+}
+
 // holdsNothingNew reports whether all that a plan needs an approval for is the
 // removal of what nobody declared, next to objects that the revision does not
 // change: that is no fault of the revision, which goes ahead without it.
@@ -162,10 +175,7 @@ func (r *round) holdsNothingNew(gates []plan.Gate) bool {
 	if r.accepted == nil {
 		return false
 	}
-	changed := make(map[plan.Key]bool, len(r.delta))
-	for _, k := range r.delta {
-		changed[k] = true
-	}
+	changed := r.changed()
 	for _, g := range gates {
 		for _, c := range g.Changes {
 			if c.Removes == "" || changed[c.Key] {

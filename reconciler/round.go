@@ -90,6 +90,7 @@ type round struct {
 
 	candidate *desiredState // the head, rendered and judged; nil when not viable
 	delta     []plan.Key    // what differs between accepted and candidate
+	parted    []plan.Key    // what the candidate gives another address, under its name and under the one of the old address
 	moves     []transfer
 	// undecided are the deletes that the candidate would bring unless another
 	// application, whose wishes are not known, takes the objects over.

@@ -204,6 +204,9 @@ func (e *execution) mustWait(c *plan.Change) string {
 			return fmt.Sprintf("waits for %s, %s", dep, why)
 		}
 	}
+	if why := e.arrived(c); why != "" {
+		return why
+	}
 	if e.failed && c.Action == plan.Delete {
 		return "the prune waits: other objects of this round failed or are not complete"
 	}

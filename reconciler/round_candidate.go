@@ -225,6 +225,7 @@ func (r *round) observeCandidate(ctx context.Context, _ *Candidate) error {
 	if err != nil {
 		return err // pending: the store did not take it
 	}
+	r.parted = parted
 	r.dirty = append(r.dirty, parted...) // if it is not accepted, they are looked at as they were
 	r.setScope(dedupe(append(scope, parted...)))
 	r.arm(r.candidate, r.delta)
@@ -296,10 +297,7 @@ func (r *round) judgeChanges(ctx context.Context, cand *Candidate) error {
 		return r.refuseForNow(cand, err)
 	}
 	r.out.cautioned = true
-	changed := map[plan.Key]bool{}
-	for _, k := range r.delta {
-		changed[k] = true
-	}
+	changed := r.changed()
 	intended := func(c *plan.Change) bool {
 		if r.accepted == nil { // what goes is in no delta then
 			return c.Cause != plan.Drift

@@ -116,10 +116,16 @@ func violation(rule, msg string) string {
 // by key. What they warn of is noted for the status.
 func (r *round) judgePlan(ctx context.Context, p *plan.Plan, commit *policies.Commit) (map[plan.Key]policies.Verdict, error) {
 	var changes []policies.Change
+	var judged []*plan.Change
 	for i := range p.Changes {
 		c := &p.Changes[i]
 		if c.Blocked == "" && c.Action != plan.None && c.Action != plan.Forget {
-			changes = append(changes, policies.Change{Application: r.app.Name, Change: c, Commit: commit, LastApplied: c.Entry.Applied})
+			known, err := asDeclared(c)
+			if err != nil {
+				return nil, fmt.Errorf("policy: %s: %w", c.Key, err)
+			}
+			judged = append(judged, c)
+			changes = append(changes, policies.Change{Application: r.app.Name, Change: known, Commit: commit, LastApplied: c.Entry.Applied})
 		}
 	}
 	if len(changes) == 0 || r.policy.policy == nil {
@@ -136,7 +142,7 @@ func (r *round) judgePlan(ctx context.Context, p *plan.Plan, commit *policies.Co
 	}
 	byKey := make(map[plan.Key]policies.Verdict, len(changes))
 	for i, v := range verdicts {
-		c := changes[i].Change
+		c := judged[i]
 		byKey[c.Key] = v
 		r.out.cautions[c.Key] = about(c, v.Warn)
 	}

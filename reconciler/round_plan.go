@@ -45,7 +45,7 @@ func (r *round) compare(state *desiredState, keys []plan.Key) (*plan.Plan, error
 			claims[k] = r.foreignClaim(owner, held, item.Locator)
 		}
 	}
-	moves, wait, undecided := reg.release(name, r.app.Source, r.place(state), r.notTakenOver(state, gone))
+	moves, wait, undecided := reg.release(name, r.app.Source, r.place(state), r.notTakenOver(state, slices.Clone(gone)))
 	r.moves = moves
 	r.unheard(gone, moves, wait)
 	if state == r.accepted { // gated when it was accepted, and again once it is decided
