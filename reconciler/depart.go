@@ -37,6 +37,7 @@ type departure struct {
 	Budget   plan.Budget          `json:"budget"`
 	Protect  []manifest.GroupKind `json:"protect,omitempty"`
 	Policies []string             `json:"policies,omitempty"`
+	Suspend  bool                 `json:"suspend,omitempty"`
 }
 
 // recordDepartures makes durable which applications of a configuration want their
@@ -57,7 +58,7 @@ func (m *Manager) recordDepartures(ctx context.Context, config Config) error {
 			continue
 		}
 		if a.DeletionPolicy == DeletionDelete {
-			if op, err = jsonOp(op.Key, departure{a.Budget, a.Protect, a.Policies}); err != nil {
+			if op, err = jsonOp(op.Key, departure{a.Budget, a.Protect, a.Policies, a.Suspend}); err != nil {
 				return err
 			}
 		}
@@ -94,16 +95,17 @@ func (m *Manager) withDepartures(ctx context.Context, config Config) (Config, er
 		if errors.Is(err, store.ErrNotFound) {
 			continue
 		}
-		var d departure
-		if err == nil {
-			err = json.Unmarshal(rec.Value, &d)
-		}
 		if err != nil {
 			return config, fmt.Errorf("application %s: its deletion policy could not be read: %w", owner, err)
 		}
+		var d departure
+		if err := json.Unmarshal(rec.Value, &d); err != nil {
+			m.opts.Log.Error("the deletion policy on record is damaged, so the objects are left behind", "application", owner, "error", err)
+			continue
+		}
 		a := Application{
 			Name: owner, Digest: "departing\x00" + string(rec.Value), departing: true,
-			Policies: d.Policies, Prune: true, Budget: d.Budget, Protect: d.Protect, Adopt: plan.AdoptNever,
+			Policies: d.Policies, Suspend: d.Suspend, Prune: true, Budget: d.Budget, Protect: d.Protect, Adopt: plan.AdoptNever,
 		}
 		slices.Sort(targets)
 		for _, name := range slices.Compact(targets) {

@@ -231,3 +231,48 @@ func (s *sim) renameAndDelete(at int, after bool) (crashed bool) {
 	s.pass(15 * time.Minute)
 	return crashed
 }
+
+// An application that gets the name of one that is gone brings its own suspension and
+// history along, and nothing of the other one's; renamed twice before anything is
+// written, it still knows its objects by the marks they carry.
+func TestRenameReplacesWhatANamesakeLeft(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.is["one"] = memapply.Personality{Marks: true}
+		s.app("site", "site")
+		s.app("base", "base")
+		s.commit(map[string]string{"site/s.yaml": thing("s", "1"), "base/a.yaml": thing("a", "1")})
+		s.start()
+		s.pass(time.Minute)
+		s.without("site")
+		if err := s.reload(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.m.Suspend(s.t.Context(), "ops", "base", false, "a freeze", time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, names := range [][2]string{{"base", "shop"}, {"shop", "site"}} {
+			s.without(names[0])
+			s.app(names[1], "base", func(a *Application) { a.RenamedFrom = names[0] })
+			if err := s.reload(); err != nil {
+				t.Fatal(err)
+			}
+			s.pass(time.Minute)
+			s.wantSync(names[1], OutOfSync, "a freeze") // the mark is the former one
+		}
+		if lines, err := s.m.History(s.t.Context(), "site", 0); err != nil || len(lines) != 1 || lines[0].Application != "base" {
+			t.Errorf("history %+v, %v; want that of base", lines, err)
+		}
+		if _, err := s.m.Resume(s.t.Context(), "ops", "site", false, "go on"); err != nil {
+			t.Fatal(err)
+		}
+		s.pass(time.Minute)
+		s.wantSync("site", Synced, "in step")
+		s.worlds["one"].SetField("hand", where("a"), "/spec/value", int64(9))
+		s.pass(time.Minute)
+		s.wantValue("one", "a", int64(1))
+		s.commit(map[string]string{"base/a.yaml": "", "base/b.yaml": thing("b", "1")})
+		s.pass(time.Minute)
+		s.wantSync("site", Synced, "")
+		s.wantCounts("one", 3, 1, 1)
+	})
+}

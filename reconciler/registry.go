@@ -419,7 +419,8 @@ func (r *registry) move(ctx context.Context, t transfer) (bool, error) {
 			return nil, nil, nil
 		}
 		next := have
-		next.Owner, next.Key, next.MovedFrom = t.owner, t.to, have.Owner
+		next.Key = t.to
+		next.HandOver(t.owner)
 		var drop []plan.Key
 		if t.to != t.from.Key {
 			drop = []plan.Key{t.from.Key}

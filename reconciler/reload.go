@@ -47,7 +47,7 @@ func (m *Manager) carryOut(ctx context.Context, config Config) error {
 func (m *Manager) checkTargets(config Config) error {
 	for name, k := range m.registry.targets() {
 		if !slices.ContainsFunc(config.Targets, func(t TargetConfig) bool { return t.Name == name }) {
-			return fmt.Errorf("target %s cannot be removed: the inventory refers to it (%s, for one); remove its objects from Git first, so that they are pruned, or, in a configuration of its own, the application, which leaves them as they are", name, k)
+			return fmt.Errorf("target %s cannot be removed: the inventory refers to it (%s, for one); remove its objects from Git first, so that they are pruned, or, in a configuration of its own, the application, which with deletionPolicy Orphan leaves them as they are", name, k)
 		}
 	}
 	return nil
@@ -234,6 +234,9 @@ func (m *Manager) unchanged(c Application, next *opened, targets map[string]*tar
 // swap stops what is not in the new configuration any more and starts what is new.
 func (m *Manager) swap(ctx context.Context, config Config, next *opened, apps []*app) {
 	m.stopApps(config, apps)
+	m.registry.setPlaces(next.places())
+	apps, err := m.rename(ctx, apps)
+	errs := []error{err}
 	m.mu.Lock()
 	oldSources, oldTargets := m.sources, m.targets
 	m.sources, m.targets, m.policies = next.sources, next.targets, next.policies
@@ -241,8 +244,6 @@ func (m *Manager) swap(ctx context.Context, config Config, next *opened, apps []
 		m.running[a.Name] = a
 	}
 	m.mu.Unlock()
-	m.registry.setPlaces(next.places())
-	errs := []error{m.rename(ctx, config, apps)}
 	errs = append(errs, m.leaveBehind(ctx, config)...)
 	errs = append(errs, m.forgetStranded(ctx, next))
 	for name, s := range oldSources {
@@ -320,8 +321,9 @@ func (c *Config) has(application string) bool {
 // leaveBehind marks what belongs to applications that are not configured, also
 // those that vanished while the daemon did not run.
 func (m *Manager) leaveBehind(ctx context.Context, config Config) (errs []error) {
+	renamed := config.renames()
 	for _, owner := range m.registry.owners() {
-		if config.has(owner) {
+		if config.has(owner) || renamed[owner] != "" { // what was not handed over yet is not left behind
 			continue
 		}
 		keys, err := m.registry.orphan(ctx, owner)

@@ -94,7 +94,7 @@ func (j *job) deletes() bool { return j.op.Change.Action == plan.Delete }
 // owned reports whether the ledger shows the path as the application's, or as
 // that of the application which handed it over.
 func (j *job) owned() bool {
-	return j.old != nil && (j.old.Application == j.op.Application || j.old.Application == j.op.Change.Entry.MovedFrom)
+	return j.old != nil && (j.old.Application == j.op.Application || j.op.Change.Entry.WasOf(j.old.Application))
 }
 
 // done ends a job that has succeeded.

@@ -113,9 +113,10 @@ func (w *watched) changed(p string) {
 // missed meanwhile is then reported as a loss.
 const armPatience = 5 * time.Second
 
-// change makes a change of what is to be watched and returns when it is in force.
-func (w *watched) change(do func()) {
-	asked := w.ask(do)
+// change makes a change of what is to be watched and returns when it is in force. One
+// that arms nothing is not waited for: what is not to be watched may still be.
+func (w *watched) change(arms bool, do func()) {
+	asked := w.ask(arms, do)
 	timer := time.NewTimer(armPatience)
 	defer timer.Stop()
 	for f, armed := range asked {
@@ -131,16 +132,18 @@ func (w *watched) change(do func()) {
 
 // ask makes a change and returns which Watches have to follow it, each with what
 // is closed once it has.
-func (w *watched) ask(do func()) map[*follower]chan struct{} {
+func (w *watched) ask(arms bool, do func()) map[*follower]chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	do()
 	asked := map[*follower]chan struct{}{}
 	for f := range w.follow {
 		if len(f.dirs) > 0 {
-			asked[f] = make(chan struct{})
-			f.waiting = append(f.waiting, asked[f])
 			f.wake()
+			if arms {
+				asked[f] = make(chan struct{})
+				f.waiting = append(f.waiting, asked[f])
+			}
 		}
 	}
 	return asked
@@ -166,7 +169,7 @@ func (f *follower) wake() {
 // SetWatched implements appliers.Watcher.
 func (a *Applier) SetWatched(application string, queries []appliers.Query) {
 	w := a.watch
-	w.change(func() {
+	w.change(len(queries) > 0, func() {
 		still := make(map[plan.Key]bool, len(queries))
 		for _, q := range queries {
 			still[q.Key] = true
@@ -183,7 +186,7 @@ func (a *Applier) SetWatched(application string, queries []appliers.Query) {
 // UpdateWatched implements appliers.WatchUpdater. Its cost follows the difference.
 func (a *Applier) UpdateWatched(application string, set []appliers.Query, gone []plan.Key) {
 	w := a.watch
-	w.change(func() {
+	w.change(len(set) > 0, func() {
 		for _, k := range gone {
 			w.drop(application, k)
 		}

@@ -117,7 +117,7 @@ func (t *thing) follow(owed bool, rest error) appliers.Result {
 // keeps reports whether a delete leaves what is there, and takes our mark off it.
 func (a *Applier) keeps(t *thing, op appliers.Operation) bool {
 	m := t.now.mark
-	if m == nil || (m.application != op.Application && m.application != op.Change.Entry.MovedFrom) {
+	if m == nil || (m.application != op.Application && !op.Change.Entry.WasOf(m.application)) {
 		return true
 	}
 	if how, _ := manifest.Lookup(t.now.content, "/spec/onPrune"); how != "leave" {

@@ -188,7 +188,7 @@ func (b *builder) foreign(e Entry) string {
 // strange returns the mark of an application, other than this one and the one
 // that the entry is of, on a live object.
 func (b *builder) strange(obs Observed, e Entry) string {
-	if obs.Owner == b.opts.Application || obs.Owner == e.Owner || obs.Owner == e.MovedFrom {
+	if obs.Owner == b.opts.Application || obs.Owner == e.Owner || e.WasOf(obs.Owner) {
 		return ""
 	}
 	return obs.Owner

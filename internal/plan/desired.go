@@ -227,10 +227,8 @@ func (b *builder) owned(w *want) (*Change, error) {
 // entryFor returns the record of a desired key as it is to be.
 func (b *builder) entryFor(w *want) Entry {
 	e, d := w.entry, w.d
-	if e.Owner != "" && e.Owner != b.opts.Application {
-		e.MovedFrom = e.Owner
-	}
-	e.Key, e.Owner, e.Epoch = w.c.Key, b.opts.Application, b.opts.Epoch
+	e.HandOver(b.opts.Application)
+	e.Key, e.Epoch = w.c.Key, b.opts.Epoch
 	e.Locator, e.Wave, e.DependsOn = d.Locator, d.Wave, w.c.DependsOn
 	e.Origin, e.APIVersion = d.Object.Origin(), d.Object.APIVersion()
 	return e

@@ -7,6 +7,7 @@ package plan
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,8 +76,9 @@ type Entry struct {
 	// EntryPending, and it counts only in that state: a live value with its digest
 	// is our own, even though the success of the write was never recorded.
 	Writing Applied `json:"writing,omitempty"`
-	// MovedFrom is the application that the record was handed over from. Its mark
-	// on the object counts as ours until our own is there.
+	// MovedFrom are the applications that the record was handed over from since the
+	// object last carried our mark, separated by commas; see WasOf. Their marks on the
+	// object count as ours until our own is there.
 	MovedFrom string `json:"movedFrom,omitempty"`
 	// Token names the write in flight to its applier (appliers.Result.Token): while
 	// it is open the applier may look it up instead of starting again. It counts
@@ -94,6 +96,22 @@ type Entry struct {
 	Origin     manifest.Origin `json:"origin,omitzero"`
 	// Epoch is the fence under which the entry was written.
 	Epoch uint64 `json:"epoch"`
+}
+
+// WasOf reports whether an application handed the record over, and its mark may
+// still be on the object.
+func (e *Entry) WasOf(application string) bool {
+	return application != "" && slices.Contains(strings.Split(e.MovedFrom, ","), application)
+}
+
+// HandOver makes an application the owner, and remembers the ones before.
+func (e *Entry) HandOver(to string) {
+	if e.Owner == to {
+		return
+	}
+	before := slices.DeleteFunc(append(strings.Split(e.MovedFrom, ","), e.Owner), func(name string) bool { return name == "" || name == to })
+	slices.Sort(before)
+	e.Owner, e.MovedFrom = to, strings.Join(slices.Compact(before), ",")
 }
 
 // Unconfirmed reports whether a first write was recorded and nothing is known of
