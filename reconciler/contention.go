@@ -82,10 +82,7 @@ func (r *round) fought(state *desiredState) map[plan.FieldRef]bool {
 	if state != r.candidate || len(r.contended) == 0 {
 		return r.contended
 	}
-	changed := make(map[plan.Key]bool, len(r.delta))
-	for _, k := range r.delta {
-		changed[k] = true
-	}
+	changed := r.changed()
 	left := maps.Clone(r.contended)
 	maps.DeleteFunc(left, func(ref plan.FieldRef, _ bool) bool { return changed[ref.Key] })
 	return left

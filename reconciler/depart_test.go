@@ -232,6 +232,33 @@ func (s *sim) renameAndDelete(at int, after bool) (crashed bool) {
 	return crashed
 }
 
+// The deletion policy of the new name counts from the moment of the renaming on.
+func TestRenamedApplicationHasItsOwnDeletionPolicy(t *testing.T) {
+	simulate(t, func(s *sim) {
+		s.app("web", "web")
+		s.app("keep", "keep")
+		s.commit(map[string]string{"web/a.yaml": thing("a", "1"), "keep/k.yaml": thing("k", "1")})
+		s.start()
+		s.pass(time.Minute)
+		s.without("web")
+		s.app("shop", "web", deleting, func(a *Application) { a.RenamedFrom = "web" })
+		if err := s.reload(); err != nil {
+			t.Fatal(err)
+		}
+		s.pass(time.Minute)
+		s.without("shop")
+		if err := s.reload(); err != nil {
+			t.Fatal(err)
+		}
+		s.pass(time.Minute)
+		if err := s.approveHeld("shop"); err != nil {
+			t.Fatal(err)
+		}
+		s.pass(time.Minute)
+		s.wantCounts("one", 2, 0, 1)
+	})
+}
+
 // An application that gets the name of one that is gone brings its own suspension and
 // history along, and nothing of the other one's; renamed twice before anything is
 // written, it still knows its objects by the marks they carry.

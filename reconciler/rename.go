@@ -89,19 +89,22 @@ const renamingPrefix = "renaming/"
 func (m *Manager) renameRecords(ctx context.Context, a *app) error {
 	var left, put, former []store.Op
 	for _, prefix := range []string{historyPrefix, driftPrefix, controlPrefix, departurePrefix, appPrefix} {
+		own := prefix == departurePrefix // what its settings say now is on record already
 		have, err := m.recordsOf(ctx, prefix, a.Name)
 		if err != nil {
 			return err
 		}
 		for _, rec := range have {
-			left = append(left, store.Op{Key: rec.Key})
+			if !own {
+				left = append(left, store.Op{Key: rec.Key})
+			}
 		}
 		records, err := m.recordsOf(ctx, prefix, a.RenamedFrom)
 		if err != nil {
 			return err
 		}
 		for _, rec := range records {
-			if prefix != departurePrefix { // its own settings say so
+			if !own {
 				put = append(put, store.Op{Key: prefix + a.Name + strings.TrimPrefix(rec.Key, prefix+a.RenamedFrom), Value: rec.Value})
 			}
 			former = append(former, store.Op{Key: rec.Key})
