@@ -42,9 +42,10 @@ var _ sources.Tree = (*Live)(nil)
 // OpenLive returns the folder at path. Close it. A folder that is missing or is
 // something else is ErrUnavailable.
 func OpenLive(path string) (*Live, error) {
-	path, err := filepath.Abs(path)
+	asked := path
+	path, err := filepath.Abs(asked)
 	if err != nil {
-		return nil, fmt.Errorf("folder %s: %w", path, err)
+		return nil, fmt.Errorf("folder %s: %w", asked, err)
 	}
 	root, err := openRoot(path)
 	if err != nil {
